@@ -1,0 +1,199 @@
+"""Reference pictures: from pixels to VAE latents, and where their tokens stand in the DiT's sequence.
+
+The way of a picture: `ReferencePicture` (pixels and mask as given) -> `fit` (its encoded size, never cropped)
+-> the VAE -> `References` (latents and placement) -> `offsets` (rotary positions beside the target).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from .errors import SqueezeError
+
+Placement = Literal["auto", "uxo", "offset", "index"]
+Attention = Literal["joint", "cached"]
+Fit = Literal["resize", "pad"]
+
+MULTIPLE = 16  # pixels: the VAE takes 8 and FLUX's patches 2; anything else is cropped or padded silently
+LONG_SIDE_ONE = 512  # UNO's sizes: one reference
+LONG_SIDE_SEVERAL = 320  # several references
+NEUTRAL = 0.5  # mid grey: zero after the VAE's scaling of pixels to -1 .. 1
+
+
+@dataclass(frozen=True)
+class ReferencePicture:
+    """A picture of a subject as the user gave it.
+
+    image: [height, width, 3] float, 0 to 1. mask: [height, width] float, 1 at the subject, or None.
+    long_side: pixels of the longer side as encoded; 0 chooses 512 for a lone reference, 320 for several.
+    """
+
+    image: torch.Tensor
+    mask: torch.Tensor | None = None
+    long_side: int = 0
+    fit: Fit = "resize"
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[-1] != 3 or 0 in self.image.shape:
+            raise SqueezeError(
+                f"A reference picture must be [height, width, 3]; got {list(self.image.shape)}. "
+                "Remove the alpha channel, or use it as the mask."
+            )
+        if self.long_side and self.long_side < MULTIPLE:
+            raise SqueezeError(
+                f"The long side is {self.long_side} px; at least {MULTIPLE} px are needed, or 0 for automatic."
+            )
+        if self.fit not in get_args(Fit):
+            raise SqueezeError(f'fit is "{self.fit}"; choose one of {", ".join(get_args(Fit))}.')
+        if self.mask is None:
+            return
+        if self.mask.shape != self.image.shape[:2]:
+            raise SqueezeError(
+                "The mask is {1} x {0} px and the picture {3} x {2} px; they must be equal.".format(
+                    *self.mask.shape[-2:], *self.image.shape[:2]
+                )
+                + " Make the mask from this very picture."
+            )
+        if not self.mask.any():
+            raise SqueezeError(
+                "The mask is black everywhere, so nothing of the subject would be left. White marks the subject; "
+                "an opaque picture loaded by ComfyUI has a black mask: leave it unconnected, or invert it."
+            )
+
+
+@dataclass(frozen=True)
+class References:
+    """Encoded reference pictures, ready for the DiT.
+
+    latents: [1, channels, h, w] each, raw VAE latents (the model scales them), h and w even.
+    placement: "auto" leaves it to the adapter or the model; "uxo" sets index 0 and rows and columns past the
+        target's corner, cumulative (UNO, USO, DreamO); "offset" index 1, tiled (Kontext); "index" 1, 2, 3 ...
+    attention: "joint": the tokens join the sequence, as in UNO and Kontext.
+    pictures: what the latents were made of, in the same order; empty when unknown.
+    encoded: [1, H, W, 3] pixels exactly as the VAE saw them, in the same order; empty when unknown.
+    """
+
+    latents: tuple[torch.Tensor, ...]
+    placement: Placement = "auto"
+    attention: Attention = "joint"
+    pictures: tuple[ReferencePicture, ...] = ()
+    encoded: tuple[torch.Tensor, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.placement not in get_args(Placement):
+            raise SqueezeError(
+                f'The placement is "{self.placement}"; choose one of {", ".join(get_args(Placement))}.'
+            )
+        if self.attention not in get_args(Attention):
+            raise SqueezeError(
+                f'The attention is "{self.attention}"; choose one of {", ".join(get_args(Attention))}.'
+            )
+        for latent in self.latents:
+            if latent.ndim != 4 or latent.shape[0] != 1 or latent.shape[-1] % 2 or latent.shape[-2] % 2:
+                raise SqueezeError(
+                    f"A reference latent must be [1, channels, even h, even w]; got {list(latent.shape)}. "
+                    "Give every reference as a latent of its own."
+                )
+
+
+def long_sides(pictures: Sequence[ReferencePicture]) -> list[int]:
+    """The long side of each picture in pixels: its own, else 512 when it is alone and 320 otherwise."""
+    automatic = LONG_SIDE_ONE if len(pictures) == 1 else LONG_SIDE_SEVERAL
+    return [picture.long_side or automatic for picture in pictures]
+
+
+def fit(picture: ReferencePicture, long_side: int) -> torch.Tensor:
+    """The pixels that the VAE will see: [1, H, W, 3], H and W multiples of 16, nothing cropped.
+
+    "resize" brings both sides to multiples of 16, which changes the aspect by at most 8 px a side; "pad" keeps
+    the aspect and fills up with neutral grey. What the mask leaves out becomes the same grey.
+    """
+    image = rearrange(picture.image.to(torch.float32), "h w c -> 1 c h w")
+    if picture.mask is not None:
+        mask = rearrange(picture.mask.to(image), "h w -> 1 1 h w").clamp(0, 1)
+        image = image * mask + NEUTRAL * (1 - mask)
+    height, width = image.shape[-2:]
+    scale = _rounded(long_side) / max(height, width)
+    if picture.fit == "resize":
+        image = _resize(image, _rounded(height * scale), _rounded(width * scale))
+    else:
+        image = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+        image = _pad(image)
+    return rearrange(image, "1 c h w -> 1 h w c")
+
+
+def encode(
+    pictures: Sequence[ReferencePicture],
+    vae_encode: Callable[[torch.Tensor], torch.Tensor],
+    placement: Placement = "auto",
+) -> References:
+    """Fit every picture and encode it.
+
+    vae_encode: [1, H, W, 3] pixels, 0 to 1 -> [1, channels, h, w] raw latents.
+    """
+    pixels = [fit(picture, side) for picture, side in zip(pictures, long_sides(pictures))]
+    latents = tuple(vae_encode(image) for image in pixels)
+    return References(latents, placement, pictures=tuple(pictures), encoded=tuple(pixels))
+
+
+def chained(earlier: References | None, pictures: Sequence[ReferencePicture]) -> tuple[ReferencePicture, ...]:
+    """The earlier references' pictures followed by new ones, to be encoded together.
+
+    Together, because the automatic long side depends on how many there are. Raises `SqueezeError` when the
+    earlier ones come without their pictures.
+    """
+    if earlier is None:
+        return tuple(pictures)
+    if len(earlier.pictures) != len(earlier.latents):
+        raise SqueezeError("These references carry no pictures, so no more can be chained to them.")
+    return (*earlier.pictures, *pictures)
+
+
+def with_placement(references: References, placement: Placement) -> References:
+    """The same references, "auto" replaced by the given placement."""
+    return replace(references, placement=placement) if references.placement == "auto" else references
+
+
+def offsets(
+    sizes: Sequence[tuple[int, int]], target: tuple[int, int], placement: Placement
+) -> list[tuple[int, int, int]]:
+    """Where each reference's first token stands: (index, row, column), in patches.
+
+    sizes, target: (rows, columns) of patches. "auto" is FLUX's default, "offset". The rules are those of the
+    models that were trained with them, as ComfyUI's FLUX places them too.
+    """
+    placed = []
+    row = column = 0
+    for number, (rows, columns) in enumerate(sizes, start=1):
+        if placement == "uxo":
+            placed.append((0, target[0] + row, target[1] + column))
+            row, column = row + rows, column + columns
+        elif placement == "index":
+            placed.append((number, 0, 0))
+        else:  # tiled: beside or below what is there, whichever keeps the tiling squarer
+            down, right = (0, column) if rows + row > columns + column else (row, 0)
+            placed.append((1, down, right))
+            row, column = max(row, rows + down), max(column, columns + right)
+    return placed
+
+
+def _rounded(pixels: float) -> int:
+    return max(MULTIPLE, round(pixels / MULTIPLE) * MULTIPLE)
+
+
+def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _pad(image: torch.Tensor) -> torch.Tensor:
+    down, right = -image.shape[-2] % MULTIPLE, -image.shape[-1] % MULTIPLE
+    top, left = down // 2, right // 2
+    return F.pad(image, (left, right - left, top, down - top), value=NEUTRAL)
