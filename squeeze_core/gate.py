@@ -88,7 +88,7 @@ class Gate:
         for name, tau in (("tau_1", self.tau_1), ("tau_2", self.tau_2)):
             if not 0 <= tau <= MAX_TAU:  # also false for NaN
                 raise SqueezeError(
-                    f"{name} is {tau}; it must lie in 0 to {MAX_TAU} (1.0 is pure noise, above 1 means never)."
+                    f"{name} is {tau}; it must lie in 0 to {MAX_TAU} (1 is pure noise, above 1 means never)."
                 )
         if self.tau_1 < self.tau_2:
             raise SqueezeError(

@@ -47,7 +47,7 @@ class ReferencePicture:
             )
         if self.long_side and self.long_side < MULTIPLE:
             raise SqueezeError(
-                f"The long side is {self.long_side} px; at least {MULTIPLE} px are needed, or 0 for automatic."
+                f"The long side is {self.long_side} px; give at least {MULTIPLE} px, or 0 for automatic."
             )
         if self.fit not in get_args(Fit):
             raise SqueezeError(f'fit is "{self.fit}"; choose one of {", ".join(get_args(Fit))}.')
@@ -62,8 +62,8 @@ class ReferencePicture:
             )
         if not self.mask.any():
             raise SqueezeError(
-                "The mask is black everywhere, so nothing of the subject would be left. White marks the subject; "
-                "an opaque picture loaded by ComfyUI has a black mask: leave it unconnected, or invert it."
+                "The mask is black everywhere, so nothing of the subject would be left. White marks the "
+                "subject; an opaque picture loaded by ComfyUI has a black mask: leave it unconnected, or invert it."
             )
 
 
@@ -111,8 +111,8 @@ def long_sides(pictures: Sequence[ReferencePicture]) -> list[int]:
 def fit(picture: ReferencePicture, long_side: int) -> torch.Tensor:
     """The pixels that the VAE will see: [1, H, W, 3], H and W multiples of 16, nothing cropped.
 
-    "resize" brings both sides to multiples of 16, which changes the aspect by at most 8 px a side; "pad" keeps
-    the aspect and fills up with neutral grey. What the mask leaves out becomes the same grey.
+    "resize" brings both sides to multiples of 16, which changes the aspect by at most 8 px a side; "pad"
+    keeps the aspect and fills up with neutral grey. What the mask leaves out becomes the same grey.
     """
     image = rearrange(picture.image.to(torch.float32), "h w c -> 1 c h w")
     if picture.mask is not None:
