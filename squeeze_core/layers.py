@@ -42,9 +42,7 @@ class LayerSelection:
                 )
             first, last = int(match[1]), int(match[2] or match[1])
             if first > last:
-                raise SqueezeError(
-                    f'The range "{part.strip()}" runs backwards; the smaller layer comes first: "{last}-{first}".'
-                )
+                raise SqueezeError(f'The range "{part.strip()}" runs backwards; write "{last}-{first}".')
             pairs.append((first, last))
         return cls(_merged(pairs))
 

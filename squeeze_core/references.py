@@ -63,7 +63,7 @@ class ReferencePicture:
         if not self.mask.any():
             raise SqueezeError(
                 "The mask is black everywhere, so nothing of the subject would be left. White marks the "
-                "subject; an opaque picture loaded by ComfyUI has a black mask: leave it unconnected, or invert it."
+                "subject; ComfyUI loads an opaque picture with a black mask: leave that unconnected."
             )
 
 

@@ -1,0 +1,312 @@
+"""The adapter file: everything of a trained model beyond the base models, in one safetensors.
+
+Keys: `dla.*` and `projector.*` (an `Aggregator`), and the LoRA as
+`transformer.<diffusers module>.lora_A.weight` and `lora_B.weight` with alpha / rank multiplied into B and no
+`.alpha` keys: that form means the same in diffusers, in peft and in ComfyUI's own LoRA loader. The header holds
+an `AdapterConfig` under `squeeze`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .dla import Aggregator, DLAConfig
+from .errors import SqueezeError
+from .gate import Gate, Late
+from .lora import check_lora
+from .mllm.backbone import MLLMIdentity
+
+FORMAT = 1
+HEADER_KEY = "squeeze"
+MAX_HEADER = 32 * 2**20  # bytes; a full-size adapter's header is about 0.1 MiB
+LORA_PREFIX = "transformer."
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class MLLMSpec(BaseModel):
+    """The MLLM that the aggregator was trained on; field by field an `MLLMIdentity`."""
+
+    model_config = _FROZEN
+
+    model_type: str
+    hidden_size: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    final_norm_hash: str
+    name: str = ""  # what to tell the user to load, such as "OpenGVLab/InternVL3-8B-hf"
+
+    @property
+    def identity(self) -> MLLMIdentity:
+        return MLLMIdentity(self.model_type, self.hidden_size, self.layers, self.final_norm_hash)
+
+
+class DiTSpec(BaseModel):
+    """The diffusion transformer that the LoRA was trained on."""
+
+    model_config = _FROZEN
+
+    architecture: Literal["flux"] = "flux"
+    width: int = Field(ge=1)
+    double_blocks: int = Field(ge=0)
+    single_blocks: int = Field(ge=0)
+    context: int = Field(ge=1)
+    name: str = ""
+
+
+class GateSpec(BaseModel):
+    """The gate that the model was trained for; a user may set another."""
+
+    model_config = _FROZEN
+
+    tau_1: float = 0.95
+    tau_2: float = 0.85
+    late: Late = "drop"
+
+    @model_validator(mode="after")
+    def _possible(self) -> GateSpec:
+        _ = self.gate
+        return self
+
+    @property
+    def gate(self) -> Gate:
+        return Gate(self.tau_1, self.tau_2, self.late)
+
+
+class AdapterConfig(BaseModel):
+    """What inference must know, saved as JSON in the header of the file.
+
+    pooled: the pooled vector that FLUX was trained with here, "zeros" or that of CLIP-L.
+    guidance: the value for FLUX's guidance embedding. lora_rank: 0 for no LoRA.
+    trained_by: free text; empty means that the weights are untrained.
+    """
+
+    model_config = _FROZEN
+
+    format: int = FORMAT
+    mllm: MLLMSpec
+    dit: DiTSpec
+    dla: DLAConfig
+    system_prompt: str = ""
+    tiles: int = Field(default=1, ge=1, le=12)
+    pooled: Literal["zeros", "clip_l"] = "zeros"
+    gate: GateSpec = GateSpec()
+    placement: Literal["uxo", "offset", "index"] = "uxo"
+    attention: Literal["joint", "cached"] = "joint"
+    guidance: float = Field(default=2.5, ge=0)
+    lora_rank: int = Field(default=0, ge=0)
+    trained_by: str = ""
+
+    def check_mllm(self, given: MLLMIdentity) -> None:
+        """Raise `SqueezeError` with both values unless `given` is the MLLM trained on."""
+        for field in ("model_type", "hidden_size", "layers", "final_norm_hash"):
+            if getattr(given, field) != getattr(self.mllm, field):
+                raise SqueezeError(
+                    f"The adapter was trained on {self.mllm.name or self.mllm.identity.label} "
+                    f"({field} {getattr(self.mllm, field)}) and the MLLM given is {given.label} "
+                    f"({field} {getattr(given, field)}). Load the one that the adapter names."
+                )
+
+    def check_states(self, model_id: str) -> None:
+        """Like `check_mllm`, from `LayerStates.model_id`."""
+        if model_id != self.mllm.identity.label:
+            raise SqueezeError(
+                f"The adapter was trained on {self.mllm.name or 'an MLLM'} ({self.mllm.identity.label}) and "
+                f"the states come from {model_id}. Encode with the MLLM that the adapter names."
+            )
+
+    def check_dit(self, given: DiTSpec) -> None:
+        """Raise `SqueezeError` with both values unless the diffusion model has the shape trained on."""
+        for field in ("architecture", "width", "double_blocks", "single_blocks", "context"):
+            if getattr(given, field) != getattr(self.dit, field):
+                raise SqueezeError(
+                    f"The adapter is for {self.dit.name or 'a diffusion model'} with {field} "
+                    f"{getattr(self.dit, field)}, and the model given has {field} {getattr(given, field)}. "
+                    "Load the diffusion model that the adapter was trained on."
+                )
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in memory.
+
+    lora: `transformer.<diffusers module>.lora_A.weight` [rank, in] and `lora_B.weight` [out, rank].
+    """
+
+    config: AdapterConfig
+    aggregator: Aggregator
+    lora: dict[str, torch.Tensor]
+
+
+def save(
+    path: str | Path,
+    config: AdapterConfig,
+    aggregator: Mapping[str, torch.Tensor],
+    lora: Mapping[str, torch.Tensor],
+) -> None:
+    """Write an adapter atomically: to a temporary file beside it, synced, then renamed.
+
+    aggregator: the state dict of an `Aggregator`. lora: as in `Adapter`, see `lora.baked` for other forms.
+    Raises `SqueezeError` before anything is written when a tensor is missing, misshapen or not finite.
+    """
+    tensors = {**aggregator, **lora}
+    _check_tensors(
+        {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}, config, path
+    )
+    for key, tensor in tensors.items():
+        _check_finite(key, tensor, path)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ready = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file(ready, temporary, metadata={HEADER_KEY: config.model_dump_json()})
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> Adapter:
+    """Read an adapter whole. Raises `SqueezeError` in one sentence for anything that is not a sound one.
+
+    Tensors keep the dtype of the file.
+    """
+    config = read_config(path)
+    tensors: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118, not a mapping
+                tensors[key] = file.get_tensor(key)
+    except SafetensorError as error:
+        raise _broken(path, error) from error
+    _check_tensors(
+        {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}, config, path
+    )
+    for key, tensor in tensors.items():
+        _check_finite(key, tensor, path)
+    with torch.device("meta"):
+        aggregator = Aggregator(config.dla)
+    own = {key: tensor for key, tensor in tensors.items() if not key.startswith(LORA_PREFIX)}
+    aggregator.load_state_dict(own, assign=True)
+    aggregator.requires_grad_(False).eval()
+    return Adapter(config, aggregator, {key: t for key, t in tensors.items() if key.startswith(LORA_PREFIX)})
+
+
+def read_config(path: str | Path) -> AdapterConfig:
+    """The config in the header, without reading a tensor. Raises `SqueezeError`."""
+    path = Path(path)
+    if not path.is_file():
+        raise SqueezeError(f'There is no adapter at "{path}". Adapters go into models/squeeze.')
+    _check_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, error) from error
+    if HEADER_KEY not in metadata:
+        raise SqueezeError(
+            f'"{path.name}" is a safetensors file but no Squeeze adapter: its header has no "{HEADER_KEY}". '
+            "A plain LoRA goes into models/loras and ComfyUI's LoRA loader."
+        )
+    return _parse(metadata[HEADER_KEY], path)
+
+
+def _parse(text: str, path: Path) -> AdapterConfig:
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SqueezeError(
+            f'The header of "{path.name}" is not JSON ({error}). Get the file again.'
+        ) from error
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if version != FORMAT:
+        raise SqueezeError(
+            f'"{path.name}" has adapter format {version} and this version reads format {FORMAT}. '
+            "Update the pack, or export the adapter again."
+        )
+    try:
+        return AdapterConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SqueezeError(f'The header of "{path.name}" is wrong at {where}: {first["msg"]}.') from error
+
+
+def _check_header(path: Path) -> None:
+    """Refuse what is no safetensors file before a library maps it."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start.startswith(b"version "):
+        raise SqueezeError(f'"{path.name}" is a git-lfs pointer, not the file itself. Run "git lfs pull".')
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else None
+    if length is None or length > size - 8:
+        raise SqueezeError(
+            f'"{path.name}" is truncated or no safetensors file: it has {size} bytes'
+            + (f" and its header claims {length}." if length is not None else ".")
+            + " Get the file again."
+        )
+    if length > MAX_HEADER:
+        raise SqueezeError(
+            f'"{path.name}" has a header of {length} bytes; at most {MAX_HEADER} are accepted. '
+            "This is no adapter that Squeeze wrote."
+        )
+
+
+def _check_tensors(
+    given: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], config: AdapterConfig, path: str | Path
+) -> None:
+    """Names, shapes and dtypes against the config."""
+    name = Path(path).name
+    with torch.device("meta"):
+        expected = {key: tuple(tensor.shape) for key, tensor in Aggregator(config.dla).state_dict().items()}
+    own = {key: value for key, value in given.items() if not key.startswith(LORA_PREFIX)}
+    for problem, keys in (
+        ("lacks", sorted(expected.keys() - own.keys())),
+        ("has the unknown", sorted(own.keys() - expected.keys())),
+    ):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise SqueezeError(f'"{name}" {problem} tensor {keys[0]}{more}. Export the adapter again.')
+    for key, (dtype, shape) in given.items():
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise SqueezeError(
+                f'"{name}" holds {key} as {dtype}; float32, bfloat16 and float16 are accepted. '
+                "Export the adapter again."
+            )
+        if key in expected and shape != expected[key]:
+            raise SqueezeError(
+                f'"{name}" holds {key} of shape {list(shape)}; its config asks for {list(expected[key])}. '
+                "Export the adapter again."
+            )
+    lora = {key: shape for key, (_, shape) in given.items() if key.startswith(LORA_PREFIX)}
+    check_lora(
+        lora, config.dit.width, config.dit.double_blocks, config.dit.single_blocks, config.lora_rank, name
+    )
+
+
+def _check_finite(key: str, tensor: torch.Tensor, path: str | Path) -> None:
+    if not torch.isfinite(tensor).all():
+        raise SqueezeError(
+            f'"{Path(path).name}" holds NaN or infinite numbers in {key}. The training diverged or the file '
+            "is damaged: take an earlier checkpoint, or get the file again."
+        )
+
+
+def _broken(path: str | Path, error: Exception) -> SqueezeError:
+    return SqueezeError(f'"{Path(path).name}" cannot be read as safetensors ({error}). Get the file again.')
