@@ -1,0 +1,85 @@
+"""A workflow file as the page saves it -> the graph the server runs ("API format")."""
+
+from __future__ import annotations
+
+NORMAL, MUTED, BYPASSED = 0, 2, 4
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+PAGE_ONLY = ("Note", "MarkdownNote")
+AFTER_SEED = ("fixed", "increment", "decrement", "randomize")  # the page keeps one of them behind a seed
+
+
+def workflow_to_prompt(workflow: dict, object_info: dict) -> dict:
+    """What the page would send for this workflow.
+
+    Enough for example workflows: plain nodes, Reroute, PrimitiveNode, bypassed nodes, growing inputs
+    (their sockets carry full names, "images.picture_1") and growing choices; no subgraphs. Raises KeyError
+    for a node that the server lacks and ValueError when widget values do not fit the node's inputs.
+    """
+    if (workflow.get("definitions") or {}).get("subgraphs"):
+        raise ValueError("Workflows with subgraphs are not supported here.")
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    links = {link[0]: (link[1], link[2]) for link in workflow["links"]}
+    prompt = {}
+    for node in nodes.values():
+        if node["type"] in (*PAGE_ONLY, "Reroute", "PrimitiveNode") or node.get("mode", NORMAL) != NORMAL:
+            continue
+        inputs = _widget_values(node, object_info[node["type"]])
+        for socket in node.get("inputs") or []:
+            if socket.get("link") is not None:
+                source = _source(nodes, links, socket["link"], socket["type"])
+                if source is not None:
+                    inputs[socket["name"]] = source
+        title = node.get("title") or node["type"]
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
+    return prompt
+
+
+def _source(nodes: dict, links: dict, link: int, kind: str):
+    """[node id, output] that a link comes from, through reroutes and bypassed nodes; or a constant."""
+    origin, slot = links[link]
+    node = nodes[origin]
+    if node["type"] == "PrimitiveNode":
+        return node["widgets_values"][0]
+    if node["type"] == "Reroute" or node.get("mode", NORMAL) == BYPASSED:
+        candidates = [i for i in node.get("inputs") or [] if node["type"] == "Reroute" or i["type"] == kind]
+        through = next((i["link"] for i in candidates if i.get("link") is not None), None)
+        return None if through is None else _source(nodes, links, through, kind)
+    if node.get("mode", NORMAL) == MUTED:
+        return None
+    return [str(origin), slot]
+
+
+def _widget_values(node: dict, info: dict) -> dict:
+    values = node.get("widgets_values")
+    if values is None:
+        return {}
+    if isinstance(values, dict):
+        return {name: value for name, value in values.items() if name != "videopreview"}
+    remaining = list(values)
+    taken: dict = {}
+    for group in ("required", "optional"):
+        _take(info["input"].get(group, {}), "", remaining, taken)
+    if any(value not in (None, "", "image") for value in remaining):
+        raise ValueError(f"{node['type']} ({node['id']}): widget values left over: {remaining}.")
+    return taken
+
+
+def _take(specification: dict, prefix: str, remaining: list, taken: dict) -> None:
+    """Take from `remaining` one value a widget, in the order of the node's inputs."""
+    for name, entry in specification.items():
+        kind, options = entry[0], (entry[1] if len(entry) > 1 else {})
+        is_widget = (isinstance(kind, list) or kind in WIDGET_TYPES) and not options.get("forceInput")
+        if not is_widget:
+            continue
+        if not remaining:
+            raise ValueError(f"No widget value is left for {prefix + name}.")
+        value = taken[prefix + name] = remaining.pop(0)
+        is_seed = options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed"))
+        if is_seed and remaining and remaining[0] in AFTER_SEED:
+            remaining.pop(0)
+        if options.get("image_upload") and remaining and remaining[0] == "image":
+            remaining.pop(0)
+        if kind == "COMFY_DYNAMICCOMBO_V3":
+            chosen = next(option for option in options["options"] if option["key"] == value)
+            for group in ("required", "optional"):
+                _take(chosen["inputs"].get(group, {}), f"{prefix}{name}.", remaining, taken)
