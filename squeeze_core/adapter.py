@@ -9,9 +9,6 @@ an `AdapterConfig` under `squeeze`.
 from __future__ import annotations
 
 import json
-import os
-import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +17,16 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .dla import Aggregator, DLAConfig
 from .errors import SqueezeError
+from .files import checked_header, save_atomically
 from .gate import Gate, Late
 from .lora import check_lora
 from .mllm.backbone import MLLMIdentity
 
 FORMAT = 1
 HEADER_KEY = "squeeze"
-MAX_HEADER = 32 * 2**20  # bytes; a full-size adapter's header is about 0.1 MiB
 LORA_PREFIX = "transformer."
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -161,24 +157,10 @@ def save(
     Raises `SqueezeError` before anything is written when a tensor is missing, misshapen or not finite.
     """
     tensors = {**aggregator, **lora}
-    _check_tensors(
-        {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}, config, path
-    )
+    _check_tensors({key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}, config, path)
     for key, tensor in tensors.items():
         _check_finite(key, tensor, path)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ready = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(ready, temporary, metadata={HEADER_KEY: config.model_dump_json()})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    save_atomically(path, tensors, {HEADER_KEY: config.model_dump_json()})
 
 
 def load(path: str | Path) -> Adapter:
@@ -194,9 +176,7 @@ def load(path: str | Path) -> Adapter:
                 tensors[key] = file.get_tensor(key)
     except SafetensorError as error:
         raise _broken(path, error) from error
-    _check_tensors(
-        {key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}, config, path
-    )
+    _check_tensors({key: (tensor.dtype, tuple(tensor.shape)) for key, tensor in tensors.items()}, config, path)
     for key, tensor in tensors.items():
         _check_finite(key, tensor, path)
     with torch.device("meta"):
@@ -210,9 +190,7 @@ def load(path: str | Path) -> Adapter:
 def read_config(path: str | Path) -> AdapterConfig:
     """The config in the header, without reading a tensor. Raises `SqueezeError`."""
     path = Path(path)
-    if not path.is_file():
-        raise SqueezeError(f'There is no adapter at "{path}". Adapters go into models/squeeze.')
-    _check_header(path)
+    checked_header(path, "adapter")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -230,9 +208,7 @@ def _parse(text: str, path: Path) -> AdapterConfig:
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
-        raise SqueezeError(
-            f'The header of "{path.name}" is not JSON ({error}). Get the file again.'
-        ) from error
+        raise SqueezeError(f'The header of "{path.name}" is not JSON ({error}). Get the file again.') from error
     version = raw.get("format") if isinstance(raw, dict) else None
     if version != FORMAT:
         raise SqueezeError(
@@ -245,27 +221,6 @@ def _parse(text: str, path: Path) -> AdapterConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise SqueezeError(f'The header of "{path.name}" is wrong at {where}: {first["msg"]}.') from error
-
-
-def _check_header(path: Path) -> None:
-    """Refuse what is no safetensors file before a library maps it."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(8)
-    if start.startswith(b"version "):
-        raise SqueezeError(f'"{path.name}" is a git-lfs pointer, not the file itself. Run "git lfs pull".')
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else None
-    if length is None or length > size - 8:
-        raise SqueezeError(
-            f'"{path.name}" is truncated or no safetensors file: it has {size} bytes'
-            + (f" and its header claims {length}." if length is not None else ".")
-            + " Get the file again."
-        )
-    if length > MAX_HEADER:
-        raise SqueezeError(
-            f'"{path.name}" has a header of {length} bytes; at most {MAX_HEADER} are accepted. '
-            "This is no adapter that Squeeze wrote."
-        )
 
 
 def _check_tensors(
@@ -295,9 +250,7 @@ def _check_tensors(
                 "Export the adapter again."
             )
     lora = {key: shape for key, (_, shape) in given.items() if key.startswith(LORA_PREFIX)}
-    check_lora(
-        lora, config.dit.width, config.dit.double_blocks, config.dit.single_blocks, config.lora_rank, name
-    )
+    check_lora(lora, config.dit.width, config.dit.double_blocks, config.dit.single_blocks, config.lora_rank, name)
 
 
 def _check_finite(key: str, tensor: torch.Tensor, path: str | Path) -> None:

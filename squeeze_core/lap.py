@@ -196,9 +196,7 @@ class LayerwiseAttentionPooling(nn.Module):
         """Whether the last block has no MLP, which would need every layer."""
         return not self.config.mlp
 
-    def forward(
-        self, states: torch.Tensor, *, folded: bool | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, states: torch.Tensor, *, folded: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Pool.
 
         states: [tokens, layers, hidden]. folded: which form; None means folded where it can be.

@@ -78,11 +78,7 @@ def check_lora(
                 f'"{file}" holds {key} of shape {list(shape)}; rank {rank} and width {width} ask for '
                 f"{list(expected)}. Export the adapter again."
             )
-        other = (
-            key.replace(".lora_A.", ".lora_B.")
-            if match["part"] == "A"
-            else key.replace(".lora_B.", ".lora_A.")
-        )
+        other = key.replace(".lora_A.", ".lora_B.") if match["part"] == "A" else key.replace(".lora_B.", ".lora_A.")
         if other not in shapes:
             raise SqueezeError(f'"{file}" holds {key} without {other}. Export the adapter again.')
 

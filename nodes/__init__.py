@@ -1,0 +1,40 @@
+"""The nodes. Thin: sockets, tooltips and ComfyUI's ways; the method is in `squeeze_core`."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import folders
+from .conditioning import LoadConditioning, SaveConditioning
+from .dla import Aggregate, LoadAdapter
+from .gate import TimestepGate
+from .inspect import ShowGate, ShowLayers
+from .mllm import Encode, LoadMLLM, WritePrompt
+from .references import ReferenceTokens
+from .sigmas import Sigmas
+from .toyworld import ToyWorldNode
+
+
+class SqueezeExtension(ComfyExtension):
+    """What ComfyUI asks the pack for."""
+
+    async def on_load(self) -> None:
+        folders.register()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        folders.register()  # `on_load` exists since 0.14 only
+        return [
+            LoadMLLM,
+            LoadAdapter,
+            Encode,
+            Aggregate,
+            WritePrompt,
+            ReferenceTokens,
+            TimestepGate,
+            Sigmas,
+            ShowGate,
+            ShowLayers,
+            SaveConditioning,
+            LoadConditioning,
+            ToyWorldNode,
+        ]

@@ -1,0 +1,110 @@
+"""Keep an encoded prompt, sample elsewhere without the MLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..squeeze_core import conditioning_file
+from ..squeeze_core.errors import SqueezeError
+from .sockets import CATEGORY
+
+NO_FILE = "(nothing saved yet)"
+IN_OUTPUT = " [output]"  # ComfyUI's own way to name a file of the output folder
+
+
+class SaveConditioning(io.ComfyNode):
+    """CONDITIONING -> a safetensors file in the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SqueezeSaveConditioning",
+            display_name="Save Conditioning",
+            category=CATEGORY,
+            description="Write an encoded prompt to the output folder. ControlNets and hooks cannot be saved.",
+            search_aliases=["export conditioning", "cache prompt", "save embedding"],
+            is_output_node=True,
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="From Aggregate, the Timestep Gate or any encoder."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="conditioning/squeeze",
+                    tooltip="Folder and start of the file name below the output folder; a number is added.",
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, conditioning, filename_prefix: str) -> io.NodeOutput:
+        folder, name, counter, *_ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        path = Path(folder) / f"{name}_{counter:05}_{conditioning_file.SUFFIX}"
+        conditioning_file.save(path, conditioning)
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
+
+
+class LoadConditioning(io.ComfyNode):
+    """A file of the input or output folder -> CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SqueezeLoadConditioning",
+            display_name="Load Conditioning",
+            category=CATEGORY,
+            description="Read a prompt that Save Conditioning wrote.",
+            search_aliases=["import conditioning", "load embedding"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=list(_choices()) or [NO_FILE],
+                    tooltip=f"*{conditioning_file.SUFFIX} in the input folder, or in the output "
+                    "folder where marked.",
+                )
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="As it was saved.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        try:
+            _path(file)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> tuple[int, int]:
+        status = _path(file).stat()
+        return status.st_mtime_ns, status.st_size
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(conditioning_file.load(_path(file)))
+
+
+def _choices() -> dict[str, Path]:
+    """What the page offers, newest last in each folder: name -> file."""
+    choices = {}
+    for folder, mark in (
+        (folder_paths.get_input_directory(), ""),
+        (folder_paths.get_output_directory(), IN_OUTPUT),
+    ):
+        for path in sorted(Path(folder).rglob(f"*{conditioning_file.SUFFIX}")):
+            choices[path.relative_to(folder).as_posix() + mark] = path
+    return choices
+
+
+def _path(file: str) -> Path:
+    choices = _choices()
+    if file not in choices:
+        raise SqueezeError(
+            f'There is no saved conditioning "{file}" in the input or the output folder. '
+            "Save one first, then refresh the page."
+        )
+    return choices[file]

@@ -1,0 +1,148 @@
+"""Nodes of the adapter: load it, aggregate layer states into FLUX's context."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..squeeze_core import adapter as adapter_file
+from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.layers import LayerSelection
+from . import folders, hosting
+from .sockets import CATEGORY, DLA, States, Weights
+
+NO_ADAPTER = "(no adapter found)"
+POOLED_WIDTH = 768  # CLIP-L's pooled vector, which FLUX.1 takes
+
+
+class LoadAdapter(io.ComfyNode):
+    """One file -> the LoRA in the model, and the aggregator."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SqueezeLoadAdapter",
+            display_name="Load Squeeze Adapter",
+            category=CATEGORY,
+            description="Put a trained adapter's LoRA into FLUX and load its aggregator. The file "
+            "says which MLLM and "
+            "which diffusion model it belongs to; anything else is refused.",
+            search_aliases=["DLA", "squeeze LoRA", "subject adapter"],
+            inputs=[
+                io.Model.Input("model", tooltip="FLUX.1-dev in any form that takes LoRAs: bf16, fp8, GGUF."),
+                io.Combo.Input(
+                    "adapter",
+                    options=folders.adapter_choices() or [NO_ADAPTER],
+                    tooltip="A .safetensors file in models/squeeze.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Of the LoRA. 1 is what was trained; 0 leaves the model as it is.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="With the LoRA."),
+                DLA.Output(display_name="dla", tooltip="For Aggregate."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, adapter: str) -> bool | str:
+        try:
+            adapter_file.read_config(folders.adapter_path(adapter))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter: str, **kwargs) -> tuple[int, int]:
+        status = folders.adapter_path(adapter).stat()
+        return status.st_mtime_ns, status.st_size
+
+    @classmethod
+    def execute(cls, model, adapter: str, strength: float) -> io.NodeOutput:
+        loaded = adapter_file.load(folders.adapter_path(adapter))
+        return io.NodeOutput(hosting.apply_lora(model, loaded, strength), hosting.HostedDLA.from_adapter(loaded))
+
+
+class Aggregate(io.ComfyNode):
+    """Layer states -> conditioning."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        selection = (
+            'Layers left standing; the others are zeroed (Table A of the paper). "all", "none", or ranges such as '
+            '"0-9,20-28"; 0 is the embedding.'
+        )
+        return io.Schema(
+            node_id="SqueezeAggregate",
+            display_name="Aggregate Layers",
+            category=CATEGORY,
+            description="The Dual Layer Aggregator pools all layers, text and image tokens apart; the result takes "
+            "the place of T5.",
+            search_aliases=["DLA", "dual layer aggregator", "layerwise attention pooling"],
+            inputs=[
+                States.Input("states", tooltip="From Encode Text and Pictures."),
+                DLA.Input("dla", tooltip="From Load Squeeze Adapter or Toy World."),
+                io.String.Input("text_layers", default="all", tooltip=f"For text tokens. {selection}"),
+                io.String.Input("image_layers", default="all", tooltip=f"For image tokens. {selection}"),
+                io.Conditioning.Input(
+                    "clip_l",
+                    optional=True,
+                    tooltip="Only for adapters trained with CLIP-L's pooled vector: a CLIP Text "
+                    "Encode of the prompt. "
+                    "Its pooled vector is taken, its tokens are not.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="For the Timestep Gate or the sampler."),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The null context that was trained as neither text nor pictures. Needs no gate.",
+                ),
+                Weights.Output(display_name="weights", tooltip="For Show Layers."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, text_layers: str | None = None, image_layers: str | None = None) -> bool | str:
+        try:
+            for text in (text_layers, image_layers):
+                if text is not None:  # connected to another node: known only when it runs
+                    LayerSelection.parse(text)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, states, dla, text_layers: str, image_layers: str, clip_l=None) -> io.NodeOutput:
+        dla.config.check_states(states.model_id)
+        context, weights = dla.aggregate(
+            states,
+            text_layers=LayerSelection.parse(text_layers),
+            image_layers=LayerSelection.parse(image_layers),
+        )
+        pooled = _pooled(clip_l, dla.config.pooled).to(context)
+        shared = {"guidance": dla.config.guidance}
+        positive = {**shared, "pooled_output": pooled, "reference_latents_method": dla.config.placement}
+        negative = {**shared, "pooled_output": torch.zeros_like(pooled)}
+        null = torch.zeros_like(context[:1])
+        return io.NodeOutput([[context[None], positive]], [[null[None], negative]], weights)
+
+
+def _pooled(clip_l, trained_with: str) -> torch.Tensor:
+    if clip_l is None:
+        if trained_with == "clip_l":
+            raise SqueezeError(
+                "This adapter was trained with CLIP-L's pooled vector and none is connected. Connect a CLIP Text "
+                "Encode of the same prompt to clip_l."
+            )
+        return torch.zeros(1, POOLED_WIDTH)
+    pooled = clip_l[0][1].get("pooled_output")
+    if pooled is None:
+        raise SqueezeError("The conditioning at clip_l has no pooled vector. Use a CLIP Text Encode with CLIP-L.")
+    return pooled[:, :POOLED_WIDTH]

@@ -1,0 +1,67 @@
+"""Where the pack's models lie among ComfyUI's folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+from ..squeeze_core.errors import SqueezeError
+
+ADAPTERS = "squeeze"
+MLLM_FOLDERS = ("LLM", "VLM", "text_encoders")
+
+
+def register() -> None:
+    """Make models/squeeze, models/LLM and models/VLM known; paths from extra_model_paths stay."""
+    for name in (ADAPTERS, "LLM", "VLM"):
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+    paths, extensions = folder_paths.folder_names_and_paths[ADAPTERS]
+    if not extensions:
+        folder_paths.folder_names_and_paths[ADAPTERS] = (paths, {".safetensors"})
+
+
+def mllm_choices() -> dict[str, Path]:
+    """What the loader offers: "LLM/InternVL3-8B-hf" -> its folder. The first root wins for equal names."""
+    from ..squeeze_core.mllm import find_models
+
+    choices: dict[str, Path] = {}
+    for name in MLLM_FOLDERS:
+        for root in folder_paths.get_folder_paths(name):
+            for found in find_models([root]):
+                if found.supported:
+                    relative = Path(found.path).relative_to(root).as_posix()
+                    choices.setdefault(f"{name}/{relative}", Path(found.path))
+    return choices
+
+
+def mllm_path(choice: str) -> Path:
+    """The folder of a choice. Raises `SqueezeError` with the download line when it is not there."""
+    choices = mllm_choices()
+    if choice in choices:
+        return choices[choice]
+    from ..squeeze_core.mllm.folders import download_line
+
+    place = Path(folder_paths.get_folder_paths("LLM")[0]) / "InternVL3-8B-hf"
+    there = f"Found: {', '.join(choices)}." if choices else "None was found."
+    raise SqueezeError(
+        f'There is no MLLM "{choice}" under models/{", models/".join(MLLM_FOLDERS)}. {there} '
+        f"To get one, run: {download_line(place)} - then refresh the page."
+    )
+
+
+def adapter_choices() -> list[str]:
+    """Adapter files under models/squeeze."""
+    return [name for name in folder_paths.get_filename_list(ADAPTERS) if name.endswith(".safetensors")]
+
+
+def adapter_path(choice: str) -> Path:
+    """The file of a choice. Raises `SqueezeError` that says where adapters go."""
+    path = folder_paths.get_full_path(ADAPTERS, choice)
+    if path is None:
+        raise SqueezeError(
+            f'There is no adapter "{choice}" in models/{ADAPTERS}. Put the .safetensors file of a trained '
+            "adapter there and refresh the page; none is published by the paper's authors."
+        )
+    return Path(path)

@@ -1,0 +1,240 @@
+"""The timestep gate on ComfyUI's conditioning: each entry becomes one entry a stage, active in its own sigmas.
+
+`timestep_start` and `timestep_end` are sigmas that the sampler compares with both ends included, so a stage
+ends one float32 below the next. Only conditioning is touched: any sampler, LoRA, ControlNet, mask or area that
+works with the entry works with its parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from comfy_api.latest import io
+
+from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.gate import MAX_TAU, Gate, Late, Stage
+from ..squeeze_core.references import References
+from .sockets import CATEGORY, ReferenceLatents
+
+Entry = list[Any]  # [tokens, options], as ComfyUI has it
+Window = tuple[float, float]  # (first, last) sigma, both included
+
+# What an entry says about its tokens and has no meaning for one zero token.
+TOKEN_OPTIONS = (
+    "attention_mask",
+    "attention_mask_img_shape",
+    "t5xxl_ids",
+    "t5xxl_weights",
+    "conditioning_llama3",
+    "cross_attn_controlnet",
+)
+PERCENT_OPTIONS = ("start_percent", "end_percent", "clip_start_percent", "clip_end_percent")
+EVERYWHERE: Window = (-math.inf, math.inf)
+
+
+class TimestepGate(io.ComfyNode):
+    """Equation 5 for any conditioning."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SqueezeTimestepGate",
+            display_name="Timestep Gate",
+            category=CATEGORY,
+            description="Early steps hear the text side only (layout, meaning), middle steps both, late steps the "
+            "reference pictures only (detail). Works with T5 and public UNO, USO or Kontext weights too.",
+            search_aliases=[
+                "timestep range",
+                "reference schedule",
+                "copy-paste fix",
+                "gate",
+                "ReferenceLatent timing",
+            ],
+            inputs=[
+                io.Conditioning.Input(
+                    "conditioning",
+                    tooltip="From Aggregate, or any text encoder. Reference latents already in it "
+                    "are gated as well.",
+                ),
+                io.Float.Input(
+                    "tau_1",
+                    default=0.95,
+                    min=0.0,
+                    max=MAX_TAU,
+                    step=0.001,
+                    round=0.0001,
+                    tooltip="References join below this sigma (1 is pure noise). Higher: closer "
+                    "identity, fewer new "
+                    "poses. Above 1: from the very first step. At least tau_2.",
+                ),
+                io.Float.Input(
+                    "tau_2",
+                    default=0.85,
+                    min=0.0,
+                    max=MAX_TAU,
+                    step=0.001,
+                    round=0.0001,
+                    tooltip="The text side falls silent below this sigma. 0: never. At most tau_1.",
+                ),
+                io.Combo.Input(
+                    "late",
+                    options=list(get_args(Late)),
+                    default="drop",
+                    tooltip="The text side in late steps. drop: one zero token, as Squeeze adapters "
+                    "are trained. zero: "
+                    "zeros of the same length. keep: stays; choose it for public weights, never "
+                    "trained without text.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=2.5,
+                    min=-1.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="FLUX's guidance embedding in all stages. Below 0: leave what the conditioning says.",
+                ),
+                ReferenceLatents.Input(
+                    "references",
+                    optional=True,
+                    tooltip="From Reference Tokens. Added to those in the conditioning.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only needed when the conditioning already has a time range in percent: the model's "
+                    "sampling turns it into sigmas.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For the sampler's positive.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, tau_1: float | None = None, tau_2: float | None = None) -> bool | str:
+        try:
+            if tau_1 is not None and tau_2 is not None:
+                Gate(tau_1, tau_2)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        conditioning,
+        tau_1: float,
+        tau_2: float,
+        late: Late,
+        guidance: float,
+        references=None,
+        model=None,
+    ) -> io.NodeOutput:
+        to_sigma = None if model is None else model.get_model_object("model_sampling").percent_to_sigma
+        gate = Gate(tau_1, tau_2, late)
+        return io.NodeOutput(gated(conditioning, gate, references, guidance=guidance, percent_to_sigma=to_sigma))
+
+
+def gated(
+    conditioning: list[Entry],
+    gate: Gate,
+    references: References | None = None,
+    *,
+    guidance: float = -1.0,
+    percent_to_sigma: Callable[[float], float] | None = None,
+) -> list[Entry]:
+    """Split every entry that has references into its stages; the rest only takes the guidance.
+
+    Without references nothing could take over from the text side, so such an entry stays as it is in all steps.
+    guidance: below 0 leaves the entry's own. percent_to_sigma: of the model's sampling, to intersect time
+    ranges given in percent. Raises `SqueezeError` when there is such a range and no way to read it.
+    """
+    result: list[Entry] = []
+    for tokens, options in conditioning:
+        latents, placed = _all_references(options, references)
+        options = {**options, **placed}
+        if guidance >= 0:
+            options["guidance"] = guidance
+        if not latents:
+            result.append([tokens, options])
+            continue
+        window, options = _window(options, percent_to_sigma)
+        for part in gate.intervals():
+            if part.empty or part.last < 0:  # no sampler goes below 0
+                continue
+            first, last = max(part.first, window[0]), min(part.last, window[1])
+            if first <= last:
+                staged = _staged(tokens, options, latents, part.stage, gate.late)
+                result.append(_active(staged, first, last))
+    return result
+
+
+def _all_references(options: dict, references: References | None) -> tuple[list[torch.Tensor], dict]:
+    """Latents from upstream and from the socket, and the options that place them."""
+    latents = list(options.get("reference_latents") or [])
+    if references is None:
+        return latents, {}
+    if references.attention != "joint":
+        raise SqueezeError(
+            f'These references ask for "{references.attention}" attention, which this version does not '
+            'have. Use "joint".'
+        )
+    placed = {} if references.placement == "auto" else {"reference_latents_method": references.placement}
+    return latents + list(references.latents), placed
+
+
+def _staged(tokens: torch.Tensor, options: dict, latents: list[torch.Tensor], stage: Stage, late: Late) -> Entry:
+    """The entry as one stage sees it. Absent tokens are absent, not masked."""
+    options = dict(options)
+    if stage.vae:
+        options["reference_latents"] = latents
+    else:
+        options.pop("reference_latents", None)
+    if stage.mllm or late == "keep":
+        return [tokens, options]
+    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
+        shape = list(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise SqueezeError(
+            f'late = "{late}" needs conditioning of [batch, tokens, width]; got {shape}. Set late to "keep".'
+        )
+    if late == "drop":
+        tokens = tokens[:, :1]
+        for name in TOKEN_OPTIONS:
+            options.pop(name, None)
+    if options.get("pooled_output") is not None:
+        options["pooled_output"] = torch.zeros_like(options["pooled_output"])
+    return [torch.zeros_like(tokens), options]
+
+
+def _active(entry: Entry, first: float, last: float) -> Entry:
+    tokens, options = entry
+    if math.isfinite(last):
+        options["timestep_start"] = last
+    if math.isfinite(first):
+        options["timestep_end"] = first
+    return [tokens, options]
+
+
+def _window(options: dict, percent_to_sigma: Callable[[float], float] | None) -> tuple[Window, dict]:
+    """When the entry was active before, in sigmas, and the options without that range."""
+    options = dict(options)
+    last = options.pop("timestep_start", EVERYWHERE[1])
+    first = options.pop("timestep_end", EVERYWHERE[0])
+    percent = {name: options.pop(name) for name in PERCENT_OPTIONS if name in options}
+    start = max(percent.get("start_percent", 0.0), percent.get("clip_start_percent", 0.0))
+    end = min(percent.get("end_percent", 1.0), percent.get("clip_end_percent", 1.0))
+    if start <= 0 and end >= 1:  # core would turn even these into sigmas, over the gate's
+        return (float(first), float(last)), options
+    if percent_to_sigma is None:
+        raise SqueezeError(
+            f"The conditioning is already limited to {start:.3g} to {end:.3g} of the steps. Connect "
+            "the model to the "
+            "gate, which turns that into sigmas, or remove the time range before the gate."
+        )
+    # In percent an end replaces the one in sigmas, as in core; 0 and 1 are open ends.
+    if "start_percent" in percent or "clip_start_percent" in percent:
+        last = percent_to_sigma(start) if start > 0 else EVERYWHERE[1]
+    if "end_percent" in percent or "clip_end_percent" in percent:
+        first = percent_to_sigma(end) if end < 1 else EVERYWHERE[0]
+    return (float(first), float(last)), options

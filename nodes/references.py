@@ -1,0 +1,134 @@
+"""Reference pictures -> VAE latents, exactly as shown."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from comfy_api.latest import io
+
+from ..squeeze_core import references as core
+from ..squeeze_core.errors import SqueezeError
+from .sockets import CATEGORY, ReferenceLatents
+
+
+class ReferenceTokens(io.ComfyNode):
+    """One or more pictures, chainable, each with its own mask and size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SqueezeReferenceTokens",
+            display_name="Reference Tokens",
+            category=CATEGORY,
+            description="Encode reference pictures with the VAE for fine identity. Never cropped or "
+            "zoomed; the image "
+            "output shows exactly what was encoded.",
+            search_aliases=[
+                "ReferenceLatent",
+                "UNO reference",
+                "Kontext reference",
+                "VAE reference",
+                "subject image",
+            ],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE of the diffusion model: FLUX's ae.safetensors."),
+                io.Image.Input("image", tooltip="The subject. A batch counts as several pictures."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White marks the subject; the rest becomes neutral grey. As large as the "
+                    "picture. (The mask "
+                    "of Load Image is the other way round: invert it.)",
+                ),
+                ReferenceLatents.Input(
+                    "references",
+                    optional=True,
+                    tooltip="Earlier references, to which these are added in order.",
+                ),
+                io.Int.Input(
+                    "long_side",
+                    default=0,
+                    min=0,
+                    max=2048,
+                    step=16,
+                    tooltip="Longer side in pixels as encoded. 0: 512 for a lone reference, 320 each for several. "
+                    "Larger keeps more detail and costs tokens.",
+                ),
+                io.Combo.Input(
+                    "placement",
+                    options=list(get_args(core.Placement)),
+                    default="auto",
+                    tooltip="Where the tokens stand. auto: what the adapter or the model was trained "
+                    "with. uxo: UNO, USO, "
+                    "DreamO. offset: Kontext. index: models trained with one index a picture.",
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(get_args(core.Fit)),
+                    default="resize",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Sides must be multiples of 16 px. resize: by resizing, at most 8 px off "
+                    "the aspect. pad: by "
+                    "neutral grey around the picture.",
+                ),
+            ],
+            outputs=[
+                ReferenceLatents.Output(display_name="references", tooltip="For the Timestep Gate, or to chain."),
+                io.Image.Output(
+                    display_name="image",
+                    is_output_list=True,
+                    tooltip="All references as encoded, in order: one batch if they are of one size, "
+                    "else one by one.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        vae,
+        image,
+        long_side: int,
+        placement: core.Placement,
+        mask=None,
+        references=None,
+        fit: core.Fit = "resize",
+    ) -> io.NodeOutput:
+        own = [
+            core.ReferencePicture(_rgb(pixels), area, long_side, fit)
+            for pixels, area in zip(image, _masks(mask, len(image)))
+        ]
+        if placement == "auto" and references is not None:
+            placement = references.placement
+        elif references is not None and references.placement not in ("auto", placement):
+            raise SqueezeError(
+                f'The chained references are placed "{references.placement}" and these "{placement}"; all must be '
+                "placed alike. Set one of them to auto."
+            )
+        encoded = core.encode(core.chained(references, own), lambda pixels: vae.encode(pixels[..., :3]), placement)
+        return io.NodeOutput(encoded, _batched(encoded.encoded))
+
+
+def _rgb(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels[..., :3] if pixels.shape[-1] == 4 else pixels
+
+
+def _masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | None]:
+    """One mask a picture; a lone mask serves all of them."""
+    if mask is None:
+        return [None] * count
+    if mask.ndim == 2:
+        mask = mask[None]
+    if len(mask) not in (1, count):
+        raise SqueezeError(
+            f"There are {count} pictures and {len(mask)} masks. Give one mask for each picture, or one for all."
+        )
+    return [mask[index if len(mask) > 1 else 0] for index in range(count)]
+
+
+def _batched(images: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    if len({image.shape for image in images}) == 1:
+        return [torch.cat(images)]
+    return list(images)

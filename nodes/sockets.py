@@ -1,0 +1,25 @@
+"""The socket types of the pack and what travels through them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+CATEGORY = "Squeeze"
+
+MLLM = io.Custom("SQUEEZE_MLLM")  # hosting.HostedMLLM
+DLA = io.Custom("SQUEEZE_DLA")  # hosting.HostedDLA
+States = io.Custom("SQUEEZE_STATES")  # squeeze_core.mllm.states.LayerStates
+Weights = io.Custom("SQUEEZE_WEIGHTS")  # squeeze_core.dla.LayerWeights
+ReferenceLatents = io.Custom("SQUEEZE_REFERENCES")  # squeeze_core.references.References
+
+MAX_PICTURES = 12
+
+
+def pictures_input(tooltip: str) -> io.Autogrow.Input:
+    """Sockets picture_1, picture_2, ... that grow as they are connected; none is needed."""
+    template = io.Autogrow.TemplateNames(
+        io.Image.Input("image", optional=True, tooltip=tooltip),
+        names=[f"picture_{number}" for number in range(1, MAX_PICTURES + 1)],
+        min=0,
+    )
+    return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
