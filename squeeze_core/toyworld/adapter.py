@@ -1,0 +1,65 @@
+"""The toy world's adapter: aggregator, projector and a LoRA, small and random, but zero nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from .. import adapter, lora
+from ..dla import Aggregator, DLAConfig
+from ..lap import LAPConfig
+from . import flux, mllm
+from .weights import normal, seeded
+
+LORA_RANK = 4
+_WIDTH = flux.CONFIG["num_attention_heads"] * flux.CONFIG["attention_head_dim"]
+
+
+def config(final_norm_hash: str) -> adapter.AdapterConfig:
+    """The config for the tiny models; `trained_by` is empty because nothing has trained them."""
+    return adapter.AdapterConfig(
+        mllm=adapter.MLLMSpec(
+            model_type=mllm.CONFIG["model_type"],
+            hidden_size=mllm.HIDDEN,
+            layers=mllm.LAYERS,
+            final_norm_hash=final_norm_hash,
+            name="the toy world's MLLM",
+        ),
+        dit=adapter.DiTSpec(
+            width=_WIDTH,
+            double_blocks=flux.CONFIG["num_layers"],
+            single_blocks=flux.CONFIG["num_single_layers"],
+            context=flux.CONTEXT_WIDTH,
+            name="the toy world's FLUX",
+        ),
+        dla=DLAConfig(
+            hidden=mllm.HIDDEN, layers=mllm.LAYERS + 1, context=flux.CONTEXT_WIDTH, lap=LAPConfig(heads=3)
+        ),
+        lora_rank=LORA_RANK,
+    )
+
+
+def write(path: Path, mllm_folder: Path, seed: int) -> None:
+    """Write the adapter for the MLLM in a folder. Touches no global random numbers."""
+    settings = config(_final_norm_hash(mllm_folder))
+    aggregator = seeded(lambda: Aggregator(settings.dla), seed)
+    adapter.save(path, settings, aggregator.state_dict(), _lora(seed))
+
+
+def _lora(seed: int) -> dict[str, torch.Tensor]:
+    """As `lora_A` and `lora_B` of rank 4; B makes the update about a fifth of the weight it is added to."""
+    tensors = {}
+    for module in lora.attention_modules(flux.CONFIG["num_layers"], flux.CONFIG["num_single_layers"]):
+        a, b = (f"{lora.PREFIX}{module}.lora_{part}.weight" for part in "AB")
+        tensors[a] = normal(a, (LORA_RANK, _WIDTH), seed) / _WIDTH**0.5
+        tensors[b] = normal(b, (_WIDTH, LORA_RANK), seed) / 10
+    return tensors
+
+
+def _final_norm_hash(folder: Path) -> str:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        weight = file.get_tensor("model.language_model.norm.weight")
+    return hashlib.sha256(weight.float().numpy().astype("<f4").tobytes()).hexdigest()[:16]

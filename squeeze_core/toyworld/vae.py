@@ -1,0 +1,74 @@
+"""A tiny FLUX VAE: 16 latent channels, a side eight times smaller, no quantisation convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .weights import Gains, seeded
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+CHANNELS = (32, 32, 32, 64)
+LAYERS = 1
+CONFIG = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": CHANNELS,
+    "layers_per_block": LAYERS,
+    "latent_channels": 16,
+    "norm_num_groups": 32,
+    "sample_size": 256,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "force_upcast": True,
+}
+
+_GAINS: Gains = (
+    (r"encoder\.conv_out", 3.5),  # latents of the size that the scaling factor expects
+    (r"decoder\.conv_out", 0.7),  # pictures that use most of -1 to 1
+)
+
+
+def make(seed: int) -> AutoencoderKL:
+    """Untrained, float32, on the CPU. Touches no global random numbers."""
+    from diffusers import AutoencoderKL
+
+    return seeded(lambda: AutoencoderKL(**CONFIG), seed, _GAINS)
+
+
+def comfy_vae_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The VAE's diffusers state dict, with the identity convolutions that `comfy_vae_config` brings along."""
+    names = {"quant_conv": 2 * CONFIG["latent_channels"], "post_quant_conv": CONFIG["latent_channels"]}
+    identity = {f"{name}.weight": torch.eye(width)[:, :, None, None] for name, width in names.items()}
+    zero = {f"{name}.bias": torch.zeros(width) for name, width in names.items()}
+    return {**state, **identity, **zero}
+
+
+def comfy_vae_config() -> dict[str, Any]:
+    """For `comfy.sd.VAE(sd=comfy_vae_state(...), config=...)`: its detection takes every VAE to be 128 wide.
+
+    Such a VAE calls itself four channels deep: set its `latent_channels` to 16 afterwards.
+    """
+    return {
+        "params": {
+            "embed_dim": 16,
+            "ddconfig": {
+                "double_z": True,
+                "z_channels": 16,
+                "resolution": 256,
+                "in_channels": 3,
+                "out_ch": 3,
+                "ch": CHANNELS[0],
+                "ch_mult": [channels // CHANNELS[0] for channels in CHANNELS],
+                "num_res_blocks": LAYERS,
+                "attn_resolutions": [],
+                "dropout": 0.0,
+            },
+        }
+    }
