@@ -1,0 +1,117 @@
+"""The toy world on disk: the same bytes, all or nothing, and nobody's files but its own."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from squeeze_core import toyworld
+from squeeze_core.errors import SqueezeError
+from squeeze_core.toyworld import world
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def start_build(folder: Path) -> subprocess.Popen:
+    code = f"from squeeze_core import toyworld; toyworld.build({str(folder)!r})"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+
+def test_building_twice_gives_the_same_bytes(toy_paths, tmp_path):
+    assert digests(toyworld.build(tmp_path / "again").folder) == digests(toy_paths.folder)
+
+
+def test_building_leaves_the_global_random_numbers_alone(tmp_path):
+    before = torch.get_rng_state()
+    toyworld.build(tmp_path / "quiet", seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_process_gives_the_same_bytes(toy_paths, tmp_path):
+    assert start_build(tmp_path / "other").wait(timeout=300) == 0
+    assert digests(tmp_path / "other") == digests(toy_paths.folder)
+
+
+def test_another_seed_gives_other_weights(toy_paths, tmp_path):
+    other = toyworld.build(tmp_path / "seeded", seed=7)
+    assert not torch.equal(
+        load_file(other.flux_file)["img_in.weight"], load_file(toy_paths.flux_file)["img_in.weight"]
+    )
+
+
+def test_a_sound_toy_world_is_left_as_it_is(toy_paths):
+    before = {path: path.stat().st_mtime_ns for path in toy_paths.folder.rglob("*")}
+    toyworld.build(toy_paths.folder)
+    assert {path: path.stat().st_mtime_ns for path in toy_paths.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_toy_world_is_made_again(toy_paths, tmp_path, damage):
+    paths = toyworld.build(tmp_path / "damaged")
+    if damage == "changed":
+        data = bytearray(paths.adapter.read_bytes())
+        data[-1] ^= 1
+        paths.adapter.write_bytes(data)
+    else:
+        (paths.mllm / "merges.txt").unlink()
+    assert not toyworld.is_complete(paths.folder)
+    toyworld.build(paths.folder)
+    assert digests(paths.folder) == digests(toy_paths.folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
+
+
+def test_a_folder_of_the_users_is_refused_and_kept(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SqueezeError, match=r"not empty.*Choose"):
+        toyworld.build(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_builders_at_the_same_time_leave_one_sound_toy_world(toy_paths, tmp_path):
+    builders = [start_build(tmp_path / "shared") for _ in range(3)]
+    assert [builder.wait(timeout=300) for builder in builders] == [0, 0, 0]
+    assert digests(tmp_path / "shared") == digests(toy_paths.folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["shared"]
+
+
+def test_a_builder_that_comes_second_keeps_the_firsts_files(toy_paths, tmp_path):
+    first = toyworld.build(tmp_path / "first").folder
+    inode = (first / "manifest.json").stat().st_ino
+    late = tmp_path / "late"
+    late.mkdir()
+    world._write(late, 0)
+    world._place(late, first, 0)
+    assert (first / "manifest.json").stat().st_ino == inode
+
+
+def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(folder, seed):
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world, "_write", fail)
+    with pytest.raises(SqueezeError, match="No space left"):
+        toyworld.build(tmp_path / "full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_folder_lies_in_the_platforms_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert toyworld.default_folder() == tmp_path / "squeeze-mllm" / f"toyworld-{toyworld.VERSION}"
+    assert toyworld.default_folder(3) != toyworld.default_folder()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if sys.platform != "win32":
+        assert toyworld.default_folder().parent == tmp_path / ".cache" / "squeeze-mllm"
