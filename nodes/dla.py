@@ -9,6 +9,7 @@ from ..squeeze_core import adapter as adapter_file
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.layers import LayerSelection
 from . import folders, hosting
+from .lora import apply_lora
 from .sockets import CATEGORY, DLA, States, Weights
 
 NO_ADAPTER = "(no adapter found)"
@@ -66,7 +67,7 @@ class LoadAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, model, adapter: str, strength: float) -> io.NodeOutput:
         loaded = adapter_file.load(folders.adapter_path(adapter))
-        return io.NodeOutput(hosting.apply_lora(model, loaded, strength), hosting.HostedDLA.from_adapter(loaded))
+        return io.NodeOutput(apply_lora(model, loaded, strength), hosting.HostedDLA.from_adapter(loaded))
 
 
 class Aggregate(io.ComfyNode):

@@ -1,54 +1,52 @@
-"""An adapter's LoRA in a MODEL of ComfyUI."""
+"""An adapter's LoRA in ComfyUI's model, by ComfyUI's own loader."""
 
 from __future__ import annotations
 
-import comfy.ldm.flux.model
 import comfy.lora
-import comfy.lora_convert
+import comfy.model_base
 
 from ..squeeze_core.adapter import Adapter, DiTSpec
 from ..squeeze_core.errors import SqueezeError
 
 
 def apply_lora(model, adapter: Adapter, strength: float):
-    """A clone of the patcher `model` with the adapter's LoRA; all of it or nothing.
+    """A clone of MODEL with the LoRA patched in.
 
-    Raises `SqueezeError` when the model is not of the shape that the adapter was trained on, or takes no
-    LoRA this way.
+    Raises `SqueezeError` when the model is no FLUX of the shape trained on, when it takes LoRAs only as files
+    (Nunchaku), or when a key finds no place: a LoRA applied by half gives wrong pictures silently.
     """
-    adapter.config.check_dit(dit_spec(model))
+    adapter.config.check_dit(dit_of(model))
     patched = model.clone()
     if not adapter.lora or strength == 0:
         return patched
-    names = comfy.lora.model_lora_keys_unet(model.model, {})
-    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(dict(adapter.lora)), names)
-    taken = set(patched.add_patches(patches, strength))
-    expected = len(adapter.lora) // 2
-    if len(taken) != len(patches) or len(patches) != expected:
+    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    patches = comfy.lora.load_lora(dict(adapter.lora), key_map)
+    placed = patched.add_patches(patches, strength)
+    if len(placed) != len(adapter.lora) // 2:
         raise SqueezeError(
-            f"Only {len(taken)} of the adapter's {expected} LoRA weights found their layer in this model. "
-            "Load FLUX.1-dev with ComfyUI's own loader or a GGUF loader."
+            f"Only {len(placed)} of {len(adapter.lora) // 2} LoRA modules found their place in this model. "
+            "Load FLUX.1-dev with a loader that keeps its layout (bf16, fp8, GGUF)."
         )
     return patched
 
 
-def dit_spec(model) -> DiTSpec:
-    """The shape of the FLUX in a MODEL. Raises `SqueezeError` when it is another model, or Nunchaku's."""
-    inner = model.model.diffusion_model
-    if "nunchaku" in type(inner).__module__.lower() or type(inner).__name__ == "ComfyFluxWrapper":
+def dit_of(model) -> DiTSpec:
+    """The shape of a MODEL's diffusion transformer. Raises `SqueezeError` unless it is a FLUX.1."""
+    network = type(model.model.diffusion_model)
+    if "nunchaku" in f"{network.__module__}.{network.__name__}".lower() or network.__name__ == "ComfyFluxWrapper":
         raise SqueezeError(
-            "Nunchaku's FLUX takes LoRAs as files only and places all references as Kontext does, so an "
-            "adapter cannot work on it. Load FLUX.1-dev as bf16, fp8 or GGUF."
+            "This is Nunchaku's FLUX: its wrapper takes LoRAs only as files and places references always as "
+            "offset, so an adapter cannot be applied. Load FLUX.1-dev with another loader; the Timestep Gate "
+            "alone works with Nunchaku."
         )
-    if not isinstance(inner, comfy.ldm.flux.model.Flux):
+    config = model.model.model_config.unet_config
+    if not isinstance(model.model, comfy.model_base.Flux) or config.get("image_model") != "flux":
         raise SqueezeError(
             f"The adapter is for FLUX.1 and the model given is {type(model.model).__name__}. Load FLUX.1-dev."
         )
-    shape = inner.params
     return DiTSpec(
-        width=shape.hidden_size,
-        double_blocks=shape.depth,
-        single_blocks=shape.depth_single_blocks,
-        context=shape.context_in_dim,
-        name=type(model.model).__name__,
+        width=config["hidden_size"],
+        double_blocks=config["depth"],
+        single_blocks=config["depth_single_blocks"],
+        context=config["context_in_dim"],
     )

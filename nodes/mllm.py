@@ -40,10 +40,11 @@ class LoadMLLM(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "device",
-                    options=["default", "cpu"],
+                    options=list(hosting.DEVICES),
                     default="default",
                     advanced=True,
-                    tooltip="default: ComfyUI's device for text encoders. cpu: never takes VRAM, but is slow.",
+                    tooltip="default: ComfyUI's device for text encoders. gpu: the GPU also under --lowvram and "
+                    "--novram, paged. cpu: never takes VRAM, but is slow.",
                 ),
             ],
             outputs=[MLLM.Output(display_name="mllm", tooltip="For Encode and Write Prompt.")],
@@ -184,8 +185,11 @@ class WritePrompt(io.ComfyNode):
         temperature: float = 0.0,
         max_tokens: int = 200,
     ) -> io.NodeOutput:
+        from ..squeeze_core.mllm.write_prompt import write_prompt
+
         return io.NodeOutput(
-            mllm.write_prompt(
+            write_prompt(
+                mllm,
                 instruction,
                 pictures(images),
                 style=style,
