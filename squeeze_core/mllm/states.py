@@ -27,9 +27,7 @@ class LayerStates:
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3:
-            raise SqueezeError(
-                f"Layer states must be [layers + 1, tokens, hidden]; got {list(self.states.shape)}."
-            )
+            raise SqueezeError(f"Layer states must be [layers + 1, tokens, hidden]; got {list(self.states.shape)}.")
         if self.image_mask.dtype != torch.bool or self.image_mask.shape != self.states.shape[1:2]:
             raise SqueezeError(
                 f"The image mask must be bool of shape [{self.states.shape[1]}] like the tokens; "

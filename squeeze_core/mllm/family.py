@@ -1,0 +1,194 @@
+"""What the MLLM families share: encoding and answering with a transformers model.
+
+A family says which class it is, how older checkpoints name its weights, and how pictures become tokens.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from ..errors import SqueezeError
+from .backbone import Backbone, MLLMIdentity, Progress, Prompt
+from .capture import captured_layers
+from .prompt import chat_text, check_prompt
+from .states import LayerStates
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Sampling as transformers does it by default; greedy decoding ignores both.
+_TOP_K = 50
+_TOP_P = 0.95
+
+
+class TransformersBackbone(Backbone):
+    """A frozen transformers model with `model.model.language_model`, its tokenizer and image processor.
+
+    model_class: name of the class in transformers. image_processor_class: likewise.
+    renames: patterns that turn keys of older checkpoints into those of the class, tried in order, the first
+        match counts.
+    can_generate: false when the checkpoint came without an output layer; encoding needs none.
+    """
+
+    model_type: ClassVar[str]
+    model_class: ClassVar[str]
+    image_processor_class: ClassVar[str]
+    renames: ClassVar[tuple[tuple[str, str], ...]]
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        image_processor: Any,
+        identity: MLLMIdentity,
+        can_generate: bool = True,
+    ) -> None:
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.identity = identity
+        self.can_generate = can_generate
+        self.image_token: str = tokenizer.convert_ids_to_tokens(model.config.image_token_id)  # type: ignore[union-attr]
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @abstractmethod
+    def pictures(self, images: list[Image], tiles: int) -> tuple[list[str], dict[str, torch.Tensor]]:
+        """For each RGB picture the text that stands for it in the prompt, and the model's picture inputs."""
+
+    def encode(
+        self,
+        prompt: Prompt,
+        *,
+        device: torch.device | str | None = None,
+        store_device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> LayerStates:
+        device = self._device(device)
+        store_device = device if store_device is None else store_device
+        inputs = self.inputs(prompt, device)
+        inner = self.model.model  # without the output layer: no logits are computed
+        with torch.no_grad(), captured_layers(inner.language_model, store_device, progress) as capture:
+            inner(**inputs, use_cache=False)
+        image_mask = (inputs["input_ids"][0] == self.config.image_token_id).to(store_device)
+        return LayerStates(capture.states, image_mask, self.identity.label)
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        from transformers import GenerationConfig
+
+        if max_new_tokens < 1 or temperature < 0:
+            raise SqueezeError(
+                f"max_new_tokens is {max_new_tokens} and temperature {temperature}; "
+                "give at least 1 token and a temperature of 0 (always the likeliest word) or more."
+            )
+        if not self.can_generate:
+            raise SqueezeError(
+                "This checkpoint has no output layer (lm_head), so the model can read but not write. "
+                "Load a complete folder to write text."
+            )
+        device = self._device(device)
+        inputs = self.inputs(prompt, device)
+        sampling = {"temperature": temperature, "top_k": _TOP_K, "top_p": _TOP_P} if temperature > 0 else {}
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=temperature > 0,
+            eos_token_id=self._ends(),
+            pad_token_id=self._ends()[0],
+            **sampling,
+        )
+        with torch.no_grad(), _own_seed(seed, device):
+            tokens = self.model.generate(
+                **inputs, generation_config=settings, streamer=_TokenCount(max_new_tokens, progress)
+            )
+        answer = tokens[0, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.decode(answer, skip_special_tokens=True).strip()
+
+    def inputs(self, prompt: Prompt, device: torch.device | str) -> dict[str, torch.Tensor]:
+        """What the model's forward takes for one prompt, on `device`: input_ids [1, tokens] and the rest."""
+        check_prompt(prompt)
+        marks, extra = self.pictures([image.convert("RGB") for image in prompt.images], prompt.tiles)
+        encoded = self.tokenizer(chat_text(prompt, marks), return_tensors="pt")
+        inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        self._check_tokens(inputs["input_ids"], "".join(marks).count(self.image_token))
+        if "mm_token_type_ids" in inspect.signature(self.model.model.forward).parameters:
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.config.image_token_id).int()
+        # Left over from an earlier prompt with pictures, it would shift the positions of this one.
+        if hasattr(self.model.model, "rope_deltas"):
+            self.model.model.rope_deltas = None
+        return {name: value.to(device) for name, value in (inputs | extra).items()}
+
+    def _check_tokens(self, input_ids: torch.Tensor, expected: int) -> None:
+        found = int((input_ids == self.config.image_token_id).sum())
+        if found != expected:
+            raise SqueezeError(
+                f"The tokenizer read {expected} picture tokens {self.image_token} as {found}. "
+                "Its files do not belong to this model: download the folder again."
+            )
+        longest = self.config.text_config.max_position_embeddings
+        if input_ids.shape[1] > longest:
+            raise SqueezeError(
+                f"Prompt and pictures make {input_ids.shape[1]:,} tokens; this model reads {longest:,}. "
+                "Give fewer pictures, fewer tiles or less text."
+            )
+
+    def _device(self, device: torch.device | str | None) -> torch.device | str:
+        # Only when nothing was said: with paged weights a parameter may lie elsewhere than its computation.
+        return self.model.model.language_model.norm.weight.device if device is None else device
+
+    def _ends(self) -> list[int]:
+        """Tokens after which the answer is over: end of message, and end of text as base models write it."""
+        unknown = self.tokenizer.unk_token_id
+        named = [self.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
+        ids = [*named, self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(token for token in ids if token is not None and token != unknown))
+
+
+class _TokenCount:
+    """transformers' streamer interface: `put` is called once with the prompt, then for each new token."""
+
+    def __init__(self, limit: int, progress: Progress | None) -> None:
+        self._done = -1
+        self._limit = limit
+        self._progress = progress
+
+    def put(self, value: torch.Tensor) -> None:
+        self._done += 1
+        if self._done > 0 and self._progress is not None:
+            self._progress(self._done, self._limit)
+
+    def end(self) -> None:
+        pass
+
+
+@contextmanager
+def _own_seed(seed: int, device: torch.device | str):
+    """Random numbers by `seed` inside, the caller's own generators untouched outside."""
+    # Not torch.manual_seed, which would reseed every device of the machine.
+    kind = torch.device(device).type
+    if kind == "cuda":
+        device = torch.device(device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        with torch.random.fork_rng(devices=[index]):
+            torch.default_generator.manual_seed(seed)
+            torch.cuda.default_generators[index].manual_seed(seed)
+            yield
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield

@@ -1,0 +1,66 @@
+"""A prompt as the chat text that the MLLM reads: pictures first, in order, then the text.
+
+Both families speak ChatML. The text is rendered here and not by the folder's own template, because Qwen's
+adds "You are a helpful assistant." when no system prompt is given, and a trained adapter must see the same
+tokens wherever the folder came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import SqueezeError
+from .backbone import Prompt
+
+# Written into adapters: what they were trained to read. Change it whenever `chat_text` changes.
+PROMPT_TEMPLATE = "chatml-pictures-first-v1"
+MAX_TILES = 12
+
+# Typed by a user, these would be read as pictures or as the end of the message.
+RESERVED = (
+    "<IMG_CONTEXT>",
+    "<img>",
+    "</img>",
+    "<image>",
+    "<video>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|vision_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+)
+
+
+def chat_text(prompt: Prompt, pictures: Sequence[str]) -> str:
+    """The whole prompt up to where the answer begins.
+
+    pictures: for each picture, the tokens that stand for it, as the family writes them.
+    """
+    system = f"<|im_start|>system\n{prompt.system_prompt}<|im_end|>\n" if prompt.system_prompt else ""
+    user = f"<|im_start|>user\n{''.join(pictures)}{prompt.text}<|im_end|>\n"
+    return f"{system}{user}<|im_start|>assistant\n"
+
+
+def check_prompt(prompt: Prompt) -> None:
+    """Raises SqueezeError for a prompt that says nothing, or says it in the model's control tokens."""
+    if not isinstance(prompt.tiles, int) or not 1 <= prompt.tiles <= MAX_TILES:
+        raise SqueezeError(f"tiles is {prompt.tiles}; it must be a whole number from 1 to {MAX_TILES}.")
+    if not prompt.text.strip() and not prompt.images:
+        raise SqueezeError("The prompt is empty: give a text, at least one picture, or both.")
+    for name, text in (("prompt", prompt.text), ("system prompt", prompt.system_prompt)):
+        for token in RESERVED:
+            if token in text:
+                raise SqueezeError(
+                    f"The {name} contains {token}, which the model reads as a control token. "
+                    "Remove it; pictures are given as images and come first by themselves."
+                )
+    for number, image in enumerate(prompt.images, start=1):
+        width, height = image.size
+        if min(width, height) < 1 or max(width, height) > 200 * min(width, height):
+            raise SqueezeError(
+                f"Picture {number} is {width}x{height} px; its long side may be at most 200 times its short "
+                "side. Crop it."
+            )
