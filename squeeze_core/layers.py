@@ -12,7 +12,7 @@ import torch
 
 from .errors import SqueezeError
 
-_RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
+_RANGE = re.compile(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?")
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,14 @@ class ReferencePicture:
             raise SqueezeError(f'fit is "{self.fit}"; choose one of {", ".join(get_args(Fit))}.')
         if self.mask is None:
             return
+        if self.mask.ndim != 2:
+            raise SqueezeError(
+                f"A mask must be [height, width]; got {list(self.mask.shape)}. Give one mask for each picture."
+            )
         if self.mask.shape != self.image.shape[:2]:
             raise SqueezeError(
                 "The mask is {1} x {0} px and the picture {3} x {2} px; they must be equal.".format(
-                    *self.mask.shape[-2:], *self.image.shape[:2]
+                    *self.mask.shape, *self.image.shape[:2]
                 )
                 + " Make the mask from this very picture."
             )

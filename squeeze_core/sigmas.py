@@ -17,7 +17,9 @@ CURVES: tuple[Curve, ...] = get_args(Curve)
 
 
 def sigmas(curve: Curve, steps: int, *, denoise: float = 1.0, mu: float = 1.15) -> torch.Tensor:
-    """[steps + 1] float32 on the CPU, strictly falling from 1 (or less, see denoise) to exactly 0.
+    """[steps + 1] float32 on the CPU, falling from 1 (or less, see denoise) to exactly 0.
+
+    Strictly falling for up to 2,000 steps; far beyond, the first cosine levels round to 1 in float32.
 
     curve, with u = i / N: "cosine" cos(pi u / 2); "raised_cosine" (1 + cos(pi u)) / 2; "linear" 1 - u;
         "flux" the linear one shifted by mu (see `shifted`).
