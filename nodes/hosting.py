@@ -172,14 +172,8 @@ def _after_detach(patcher, unpatch_all) -> None:
 def _bring_what_cannot_be_fetched(patcher, device: torch.device) -> None:
     """Move InternVL's class token and layer scales, rotary frequencies and the like: a few megabytes."""
     for module in patcher.model.modules():
-        if hasattr(module, "comfy_cast_weights"):
-            continue
-        for parameter in module.parameters(recurse=False):
-            if parameter.device != device:
-                parameter.data = parameter.data.to(device)
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.device != device:
-                module._buffers[name] = buffer.to(device)
+        if not hasattr(module, "comfy_cast_weights"):
+            module._apply(lambda tensor: tensor.to(device), recurse=False)
 
 
 def _weight_bytes(module: nn.Module) -> int:

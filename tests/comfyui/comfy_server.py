@@ -101,9 +101,7 @@ class ComfyServer:
 
     def pack_import_seconds(self) -> float:
         """How long this pack took, to 0.1 s, from the server's own "Import times for custom nodes"."""
-        found = re.search(
-            rf"([\d.]+) seconds( \(IMPORT FAILED\))?: .*{PACK_FOLDER}\s*$", self.log(10_000), re.M
-        )
+        found = re.search(rf"([\d.]+) seconds( \(IMPORT FAILED\))?: .*{PACK_FOLDER}\s*$", self.log(10_000), re.M)
         assert found, f"The pack is not among the import times.\n{self.log()}"
         assert not found[2], f"The pack failed to import.\n{self.log()}"
         return float(found[1])
@@ -162,9 +160,7 @@ class ComfyServer:
         """Run a graph in API format to its end: {node id: {"images": [...], ...}} of its output nodes."""
         entry = self.wait(self.submit(prompt), seconds)
         if entry["status"]["status_str"] != "success":
-            last = [
-                m for m in entry["status"]["messages"] if m[0] in ("execution_error", "execution_interrupted")
-            ]
+            last = [m for m in entry["status"]["messages"] if m[0] in ("execution_error", "execution_interrupted")]
             raise GraphError(f"The graph failed: {json.dumps(last, indent=1)[:4000]}\n{self.log()}")
         return entry["outputs"]
 
@@ -172,10 +168,7 @@ class ComfyServer:
         """Node ids that ran in a finished graph, those answered from the cache left out."""
         entry = self.wait(prompt_id)
         cached = {
-            n
-            for kind, data in entry["status"]["messages"]
-            if kind == "execution_cached"
-            for n in data["nodes"]
+            n for kind, data in entry["status"]["messages"] if kind == "execution_cached" for n in data["nodes"]
         }
         return set(entry["prompt"][2]) - cached
 

@@ -46,9 +46,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"NO COMFYUI at {COMFYUI}: {skipped}.", red=True, bold=True)
         return
     ran = count("passed") + count("failed")
-    versions = (
-        (COMFYUI / "comfyui_version.py").read_text() if (COMFYUI / "comfyui_version.py").is_file() else ""
-    )
+    versions = (COMFYUI / "comfyui_version.py").read_text() if (COMFYUI / "comfyui_version.py").is_file() else ""
     version = versions.rpartition('"')[0].rpartition('"')[2] or "unknown version"
     terminalreporter.write_line(
         f"ComfyUI {version}: {ran} tests ran on it, {count('failed')} failed, {count('skipped')} skipped."

@@ -1,0 +1,252 @@
+"""The MLLM under ComfyUI's memory manager: same states, whole, in parts or paged, and gone when told to go."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+PICTURES = (
+    Image.radial_gradient("L").resize((70, 50)).convert("RGB"),
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB"),
+)
+FAMILIES = ("internvl with layer norm", "internvl with rms norm", "qwen2.5-vl", "internvl tied")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Checkpoints of the real layouts, the very ones that tests/mllm loads."""
+    source = Path(__file__).parent.parent / "mllm" / "checkpoints.py"
+    specification = importlib.util.spec_from_file_location("squeeze_test_checkpoints", source)
+    checkpoints = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(checkpoints)
+    make, rms = tmp_path_factory.mktemp("mllm"), {"norm_type": "rms_norm", "use_qk_norm": True}
+    return {
+        "internvl with layer norm": checkpoints.internvl(make / "layer", hidden=128),
+        "internvl with rms norm": checkpoints.internvl(make / "rms", attention_bias=False, **rms),
+        "qwen2.5-vl": checkpoints.qwen(make / "qwen"),
+        "internvl tied": checkpoints.internvl(make / "tied", tied=True, dtype=torch.bfloat16),
+    }
+
+
+@pytest.fixture
+def hosting(pack, clean_memory):
+    return pack("nodes.hosting")
+
+
+@pytest.fixture
+def prompt(pack):
+    return pack("squeeze_core.mllm").Prompt("the hat of picture 1 on picture 2", PICTURES)
+
+
+def plain(pack, folder: Path, weight_dtype: str = "default"):
+    return pack("squeeze_core.mllm").load(folder, weight_dtype)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hosted_states_are_the_plain_ones_bit_for_bit(pack, hosting, folders, prompt, family):
+    expected = plain(pack, folders[family]).encode(prompt)
+    states = hosting.load_mllm(folders[family]).encode(prompt)
+    assert torch.equal(states.states, expected.states)
+    assert torch.equal(states.image_mask, expected.image_mask) and states.image_tokens > 0
+    assert states.model_id == expected.model_id
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hosted_answer_is_the_plain_one(pack, hosting, folders, prompt, family):
+    expected = plain(pack, folders[family]).generate(prompt, max_new_tokens=8)
+    assert hosting.load_mllm(folders[family]).generate(prompt, max_new_tokens=8) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_swapping_layers_changes_only_their_class(pack, hosting, folders, family):
+    model = plain(pack, folders[family]).model
+    before = {key: (value.dtype, value.data_ptr()) for key, value in model.state_dict().items()}
+    classes = {name: type(module) for name, module in model.named_modules()}
+    hosting.swap_layers(model)
+    hosting.swap_layers(model)  # twice is once
+    after = {key: (value.dtype, value.data_ptr()) for key, value in model.state_dict().items()}
+    assert after == before
+    for name, module in model.named_modules():
+        assert isinstance(module, classes[name]) or classes[name].__name__ == "CastLinear"
+        if list(module.parameters(recurse=False)) and not list(module.children()):
+            assert hasattr(module, "comfy_cast_weights"), f"{name} ({classes[name].__name__}) was not swapped"
+
+
+def test_fp8_weights_give_close_states(pack, hosting, folders, prompt):
+    """A tiny random model; what is stored in 8 bits is cast as it is used and stays in 8 bits."""
+    folder = folders["internvl with layer norm"]
+    exact = plain(pack, folder).encode(prompt).states
+    hosted = hosting.load_mllm(folder, "fp8_e4m3fn")
+    states = hosted.encode(prompt).states
+    assert torch.equal(states, plain(pack, folder, "fp8_e4m3fn").encode(prompt).states)
+    assert torch.isfinite(states).all()
+    error = ((states - exact).norm() / exact.norm()).item()
+    assert 0 < error < 0.2
+    dtypes = {p.dtype for p in hosted.model.model.language_model.layers[0].self_attn.q_proj.parameters()}
+    assert torch.float8_e4m3fn in dtypes
+
+
+def test_norms_keep_their_float32_order_and_dtype(hosting):
+    """A float32 norm weight makes a float32 result of a bfloat16 input: core's own RMSNorm would not."""
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+    norm = Qwen2RMSNorm(64)
+    norm.weight.data = torch.rand(64)
+    x = torch.randn(3, 64, dtype=torch.bfloat16)
+    expected = norm(x)
+    swapped = hosting.swap_layers(torch.nn.Sequential(norm))
+    assert torch.equal(swapped(x), expected) and swapped(x).dtype == expected.dtype
+    assert "weight" not in vars(norm) and type(norm).__name__ == "Qwen2RMSNorm"
+
+
+def test_the_aggregator_hosted_gives_the_plain_context(pack, hosting):
+    dla, states_module = pack("squeeze_core.dla"), pack("squeeze_core.mllm.states")
+    lap = pack("squeeze_core.lap").LAPConfig(heads=2, layer_embedding=True, mlp=False, blocks=2)
+    config = dla.DLAConfig(hidden=64, layers=4, context=48, lap=lap)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        aggregator = dla.Aggregator(config).requires_grad_(False).eval()
+        for parameter in aggregator.parameters():
+            parameter.data = torch.randn(parameter.shape) * 0.1
+        states = torch.randn(4, 10, 64)
+    layer_states = states_module.LayerStates(states, torch.arange(10) > 6, "some mllm")
+    expected, weights = aggregator(states, layer_states.image_mask)
+
+    class AnyMLLM:
+        def check_states(self, model_id: str) -> None:
+            assert model_id == "some mllm"
+
+    hosted = hosting.HostedDLA(aggregator, AnyMLLM())
+    context, hosted_weights = hosted.aggregate(layer_states)
+    assert torch.equal(context, expected)
+    assert torch.equal(hosted_weights.image, weights.image)
+
+
+# The memory manager's list.
+
+
+def loaded(management) -> list:
+    return [entry.model for entry in management.current_loaded_models]
+
+
+def test_mllm_is_in_the_memory_managers_list_and_leaves_it(hosting, clean_memory, folders, prompt):
+    hosted = hosting.load_mllm(folders["qwen2.5-vl"])
+    assert loaded(clean_memory) == []
+    hosted.encode(prompt)
+    assert loaded(clean_memory) == [hosted.patcher]
+    clean_memory.unload_all_models()
+    assert loaded(clean_memory) == [] and hosted.patcher.loaded_size() == 0
+    hosted.encode(prompt)  # and comes back
+    assert loaded(clean_memory) == [hosted.patcher]
+
+
+def test_the_head_is_loaded_for_answers_only(hosting, clean_memory, folders, prompt):
+    hosted = hosting.load_mllm(folders["qwen2.5-vl"])
+    hosted.encode(prompt)
+    assert hosted.head_patcher not in loaded(clean_memory)
+    hosted.generate(prompt, max_new_tokens=1)
+    assert hosted.head_patcher in loaded(clean_memory) and hosted.patcher in loaded(clean_memory)
+    assert hosted.get_models() == [hosted.patcher, hosted.head_patcher]
+    assert hosting.load_mllm(folders["internvl tied"]).head_patcher is None
+
+
+def test_tied_weights_are_counted_once(hosting, folders):
+    hosted = hosting.load_mllm(folders["internvl tied"])
+    assert hosted.patcher.model_size() == sum(p.nbytes for p in hosted.model.parameters())
+
+
+def test_two_loaders_of_one_file_share_the_model(hosting, folders):
+    folder = folders["internvl tied"]
+    first = hosting.load_mllm(folder)
+    assert hosting.load_mllm(str(folder) + "/") is first
+    assert hosting.load_mllm(folder, "fp16") is not first
+    assert hosting.load_mllm(folder, device="cpu") is not first
+
+
+def test_a_dropped_mllm_is_freed(hosting, clean_memory, folders, prompt):
+    hosted = hosting.load_mllm(folders["internvl with rms norm"])
+    hosted.encode(prompt)
+    weight = weakref.ref(hosted.model.model.language_model.layers[0].mlp.up_proj.weight)
+    del hosted
+    gc.collect()
+    clean_memory.cleanup_models()
+    assert weight() is None and clean_memory.current_loaded_models == []
+
+
+def test_hosting_makes_no_second_copy_of_the_weights(pack, hosting, folders, prompt):
+    backbone = plain(pack, folders["qwen2.5-vl"])
+    before = {p.data_ptr() for p in backbone.model.parameters()}
+    hosted = hosting.HostedMLLM(backbone)
+    hosted.encode(prompt)
+    assert {p.data_ptr() for p in backbone.model.parameters()} == before
+
+
+# Interrupts.
+
+
+class Stop(BaseException):
+    pass
+
+
+def hooks_of(model) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_raise_while_encoding_leaves_nothing_behind(hosting, folders, prompt, at):
+    hosted = hosting.load_mllm(folders["internvl with rms norm"])
+    expected, hooks = hosted.encode(prompt).states, hooks_of(hosted.model)
+
+    def stop(done: int, total: int) -> None:
+        if done == at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        hosted.encode(prompt, progress=stop)
+    assert hooks_of(hosted.model) == hooks
+    for module in hosted.model.modules():
+        assert "weight" not in vars(module)
+    assert torch.equal(hosted.encode(prompt).states, expected)
+
+
+def test_the_interrupt_button_stops_encoding_and_answering(hosting, clean_memory, folders, prompt):
+    hosted = hosting.load_mllm(folders["qwen2.5-vl"])
+    for run in (hosted.encode, hosted.generate):
+        clean_memory.interrupt_current_processing(True)
+        with pytest.raises(clean_memory.InterruptProcessingException):
+            run(prompt)
+        assert not clean_memory.processing_interrupted()
+    hooks = hooks_of(hosted.model)
+    hosted.encode(prompt)
+    assert hooks_of(hosted.model) == hooks
+
+
+def test_progress_reaches_comfyuis_bar(comfy, hosting, folders, prompt, monkeypatch):
+    import comfy.utils
+
+    seen = []
+    hook = lambda value, total, preview, node_id=None: seen.append((value, total))  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    hosted = hosting.load_mllm(folders["qwen2.5-vl"])
+    states = hosted.encode(prompt)
+    assert seen[-1] == (states.layers, states.layers)
+
+
+def test_memory_asked_for_grows_with_tokens(pack, hosting, folders):
+    memory, Prompt = pack("nodes.memory"), pack("squeeze_core.mllm").Prompt
+    config = hosting.load_mllm(folders["qwen2.5-vl"]).model.config
+    few, many = Prompt("a hat"), Prompt("a hat", PICTURES, "", 4)
+    assert 0 < memory.encode_bytes(config, few, stored=False) < memory.encode_bytes(config, many, stored=False)
+    assert memory.encode_bytes(config, many, stored=False) < memory.encode_bytes(config, many, stored=True)
+    assert memory.generate_bytes(config, few, 10) < memory.generate_bytes(config, few, 1000)
+
+
+def test_an_unknown_device_is_refused_with_the_names(pack, hosting, folders):
+    with pytest.raises(pack("squeeze_core.errors").SqueezeError, match="default, gpu, cpu"):
+        hosting.load_mllm(folders["qwen2.5-vl"], device="cuda:1")
