@@ -125,13 +125,15 @@ class DualLayerAggregator(nn.Module):
         Returns [tokens, hidden] in the order of the tokens, and the layer weights.
         Raises `SqueezeError` when the states do not fit or a selection names a layer that does not exist.
         """
-        self._check(states)
+        self._check(states, image_mask)
         pooled = states.new_empty(states.shape[1:])
         given: dict[bool, torch.Tensor | None] = {}
         for image, selection in ((False, text_layers), (True, image_layers)):
             tokens = image_mask if image else ~image_mask
-            kept = (selection or LayerSelection()).mask(states.shape[0], states.device)
-            chosen = states[:, tokens] * kept[:, None, None].to(states.dtype)
+            chosen = states[:, tokens]
+            if selection is not None:
+                kept = selection.mask(states.shape[0], states.device)
+                chosen = chosen * kept[:, None, None].to(states.dtype)
             pooled[tokens], given[image] = self._pool(chosen, image, folded)
         return pooled, LayerWeights(given[False], given[True], self._direct(False), self._direct(True))
 
@@ -173,12 +175,17 @@ class DualLayerAggregator(nn.Module):
         full[trained] = values.detach().cpu()
         return full
 
-    def _check(self, states: torch.Tensor) -> None:
+    def _check(self, states: torch.Tensor, image_mask: torch.Tensor) -> None:
         expected = (self.config.layers, self.config.hidden)
         if (states.shape[0], states.shape[2]) != expected:
             raise SqueezeError(
                 f"The adapter was trained on {expected[0]} layers of width {expected[1]} and was given "
                 f"{states.shape[0]} of width {states.shape[2]}. Load the MLLM that it names."
+            )
+        if image_mask.dtype != torch.bool or image_mask.shape != states.shape[1:2]:
+            raise SqueezeError(
+                f"The image mask must be bool of shape [{states.shape[1]}] like the tokens; "
+                f"got {image_mask.dtype} {list(image_mask.shape)}."
             )
 
 
