@@ -1,0 +1,74 @@
+"""What headless generation takes and gives, besides the prompt and the pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from .dla import LayerWeights
+from .errors import SqueezeError
+from .gate import Gate, Stage
+from .references import MULTIPLE, Fit, Placement, References
+from .sigmas import Curve
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Everything about a picture besides the prompt and the references.
+
+    height, width: pixels, multiples of 16. batch: pictures of one seed. None in gate, guidance, system_prompt
+        or tiles, and "auto" in placement, mean what the adapter was trained with.
+    true_cfg: above 1, a second prediction from the null context (one zero token, zero pooled vector, no
+        references) is driven away from: twice the time.
+    long_side, fit: of references as encoded, see `ReferencePicture`.
+    text_layers, image_layers: layers of the MLLM left standing, the others zeroed (Table A).
+    """
+
+    height: int = 1024
+    width: int = 1024
+    steps: int = 28
+    curve: Curve = "cosine"
+    seed: int = 0
+    batch: int = 1
+    gate: Gate | None = None
+    guidance: float | None = None
+    true_cfg: float = 1.0
+    long_side: int = 0
+    fit: Fit = "resize"
+    placement: Placement = "auto"
+    text_layers: str = "all"
+    image_layers: str = "all"
+    system_prompt: str | None = None
+    tiles: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value < MULTIPLE or value % MULTIPLE:
+                down = max(MULTIPLE, value // MULTIPLE * MULTIPLE)
+                raise SqueezeError(
+                    f"The {name} is {value} px; it must be a multiple of {MULTIPLE}. "
+                    f"Take {down} or {down + MULTIPLE}."
+                )
+        if self.batch < 1:
+            raise SqueezeError(f"The batch is {self.batch}; at least 1 picture is needed.")
+        if self.seed < 0:
+            raise SqueezeError(f"The seed is {self.seed}; give 0 or more.")
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """latents: [batch, 16, height / 8, width / 8], raw as the VAE decodes them, float32 on the CPU.
+
+    images: the pictures. references: as encoded. sigmas: [steps + 1]. stages: one a step; without references
+    the gate has nothing to hand over to, and every step is early. weights: what each MLLM layer gave.
+    """
+
+    latents: torch.Tensor
+    images: list[Image.Image]
+    references: References
+    sigmas: torch.Tensor
+    stages: list[Stage]
+    weights: LayerWeights

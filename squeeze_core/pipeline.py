@@ -1,0 +1,394 @@
+"""Headless generation: a prompt and reference pictures -> FLUX pictures, on diffusers.
+
+`SqueezePipeline.generate` runs the whole of it; its steps are methods of their own: `encode` (MLLM),
+`aggregate` (DLA), `encode_references` (VAE), `sample` (FLUX under the gate), `decode`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from . import adapter as adapter_file
+from . import flux, loading, references
+from .adapter import Adapter, AdapterConfig
+from .dla import Aggregator, LayerWeights
+from .errors import SqueezeError
+from .flux import Conditioning
+from .gate import Gate, Stage
+from .generation import GenerationResult, GenerationSettings
+from .layers import LayerSelection
+from .mllm.backbone import Backbone, Prompt
+from .mllm.states import LayerStates
+from .offload import visiting
+from .references import MULTIPLE, Placement, ReferencePicture, References
+from .sigmas import flux_mu
+from .sigmas import sigmas as noise_levels
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+    from .toyworld import ToyWorld
+
+# Called with (what, done, total), what being "encode", "references", "sample" or "decode". May raise to stop.
+Progress = Callable[[str, int, int], None]
+
+_KEPT_PROMPTS = 8  # encoded prompts kept, about 50 MB each for InternVL3-8B with one picture
+_KEPT_REFERENCES = 32
+
+
+class SqueezePipeline:
+    """FLUX.1, its VAE, an MLLM and what an adapter holds, ready to generate.
+
+    device: None means a CUDA GPU if there is one, else the CPU. offload: the models rest on the CPU, and only
+    the one at work is on the device. An encoded prompt or reference is kept, so that another gate, seed,
+    schedule, guidance or layer selection runs neither the MLLM nor the VAE again.
+
+    Raises `SqueezeError` unless the adapter's config fits the MLLM and FLUX.
+    """
+
+    def __init__(
+        self,
+        transformer: FluxTransformer2DModel,
+        vae: AutoencoderKL,
+        mllm: Backbone,
+        dla: Aggregator,
+        config: AdapterConfig,
+        *,
+        device: torch.device | str | None = None,
+        offload: bool = False,
+    ) -> None:
+        config.check_mllm(mllm.identity)
+        config.check_dit(flux.spec_of(transformer))
+        if config.attention != "joint":
+            raise SqueezeError(
+                f'This adapter asks for "{config.attention}" attention to references, which this version does not '
+                'have. Use one trained with "joint".'
+            )
+        self.transformer, self.vae, self.mllm, self.dla, self.config = transformer, vae, mllm, dla, config
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.offload = offload
+        self._prompts: OrderedDict[tuple, LayerStates] = OrderedDict()
+        self._latents: OrderedDict[str, torch.Tensor] = OrderedDict()
+        if not offload:
+            for module in (transformer, vae, mllm.model, dla):
+                module.to(self.device)
+
+    @classmethod
+    def from_files(
+        cls,
+        flux: str | Path,
+        vae: str | Path | None,
+        mllm: str | Path,
+        adapter: str | Path,
+        *,
+        dtype: loading.Dtype = "default",
+        mllm_dtype: Any = "default",
+        strength: float = 1.0,
+        fuse: bool = False,
+        device: torch.device | str | None = None,
+        offload: bool = False,
+    ) -> SqueezePipeline:
+        """Load everything from the disk; nothing is downloaded.
+
+        flux, vae: diffusers folders, or .safetensors files in the published layout; vae None means the VAE in
+        the folder of flux. mllm: a folder, see `mllm.load`. adapter: a file. dtype: of FLUX and the VAE.
+        strength, fuse: of the LoRA, see `loading.apply_lora`. Raises `SqueezeError` for what does not fit.
+        """
+        from .mllm.loading import load as load_mllm
+
+        loaded = adapter_file.load(adapter)  # the smallest first: its mistakes should not cost minutes
+        backbone = load_mllm(mllm, mllm_dtype, device="cpu")
+        loaded.config.check_mllm(backbone.identity)
+        autoencoder = loading.load_vae(flux if vae is None else vae, dtype)
+        transformer = loading.load_flux(flux, dtype)
+        return cls._adapted(transformer, autoencoder, backbone, loaded, strength, fuse, device, offload)
+
+    @classmethod
+    def from_toy_world(
+        cls, toy: ToyWorld, *, strength: float = 1.0, fuse: bool = True, device: torch.device | str = "cpu"
+    ) -> SqueezePipeline:
+        """The tiny models of `toyworld.load`; the LoRA goes into the toy's own transformer."""
+        return cls._adapted(toy.transformer, toy.vae, toy.mllm, toy.adapter, strength, fuse, device, False)
+
+    @classmethod
+    def _adapted(
+        cls,
+        transformer: FluxTransformer2DModel,
+        vae: AutoencoderKL,
+        mllm: Backbone,
+        adapter: Adapter,
+        strength: float,
+        fuse: bool,
+        device: torch.device | str | None,
+        offload: bool,
+    ) -> SqueezePipeline:
+        adapter.config.check_dit(flux.spec_of(transformer))
+        loading.apply_lora(transformer, adapter.lora, strength, fuse)
+        return cls(transformer, vae, mllm, adapter.aggregator, adapter.config, device=device, offload=offload)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str,
+        images: Sequence[Image.Image] = (),
+        settings: GenerationSettings | None = None,
+        *,
+        masks: Sequence[Image.Image | None] | None = None,
+        mllm_images: Sequence[Image.Image] | None = None,
+        pooled: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        sigmas: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> GenerationResult:
+        """Everything from prompt to picture.
+
+        images: references, in the order in which the prompt names them. masks: one for each, white at the
+        subject, or None. mllm_images: other pictures for the MLLM to read; None means `images`.
+        pooled: [1, 768] of CLIP-L, for adapters trained with it. noise: [batch, 16, height / 8, width / 8]
+        instead of a seed. sigmas: [steps + 1], falling, instead of steps and curve. Raises `SqueezeError`.
+        """
+        settings = settings or GenerationSettings()
+        levels = self._levels(settings, sigmas)
+        noise = self._noise(settings, noise)
+        selections = [LayerSelection.parse(text) for text in (settings.text_layers, settings.image_layers)]
+        pictures = _reference_pictures(images, masks, settings)
+        states = self.encode(
+            Prompt(
+                prompt,
+                tuple(images if mllm_images is None else mllm_images),
+                self.config.system_prompt if settings.system_prompt is None else settings.system_prompt,
+                self.config.tiles if settings.tiles is None else settings.tiles,
+            ),
+            progress,
+        )
+        context, weights = self.aggregate(states, *selections)
+        encoded = self.encode_references(pictures, settings.placement, progress)
+        gate = settings.gate or self.config.gate.gate
+        latents = self.sample(
+            context[None],
+            self._pooled(pooled),
+            encoded,
+            noise,
+            levels,
+            gate=gate,
+            guidance=settings.guidance,
+            true_cfg=settings.true_cfg,
+            progress=progress,
+        )
+        stages = [gate.stage(float(s)) if encoded.latents else Stage.EARLY for s in levels[:-1]]
+        return GenerationResult(latents, self.decode(latents, progress), encoded, levels, stages, weights)
+
+    @torch.no_grad()
+    def encode(self, prompt: Prompt, progress: Progress | None = None) -> LayerStates:
+        """The MLLM's states for a prompt, on the CPU; kept for the next time."""
+        key = (prompt.text, tuple(map(_digest, prompt.images)), prompt.system_prompt, prompt.tiles)
+        if key not in self._prompts:
+            with self._at_work(self.mllm.model):
+                states = self.mllm.encode(
+                    prompt, device=self.device, store_device="cpu", progress=_named(progress, "encode")
+                )
+            _keep(self._prompts, key, states, _KEPT_PROMPTS)
+        self._prompts.move_to_end(key)
+        return self._prompts[key]
+
+    @torch.no_grad()
+    def aggregate(
+        self,
+        states: LayerStates,
+        text_layers: LayerSelection | None = None,
+        image_layers: LayerSelection | None = None,
+    ) -> tuple[torch.Tensor, LayerWeights]:
+        """Context [tokens, width] on the device, and what each layer gave. Raises `SqueezeError`."""
+        self.config.check_states(states.model_id)
+        there = states.to(self.device, next(self.dla.parameters()).dtype)
+        with self._at_work(self.dla):
+            return self.dla(there.states, there.image_mask, text_layers=text_layers, image_layers=image_layers)
+
+    @torch.no_grad()
+    def encode_references(
+        self,
+        pictures: Sequence[ReferencePicture],
+        placement: Placement = "auto",
+        progress: Progress | None = None,
+    ) -> References:
+        """VAE latents of the pictures, on the CPU; each is kept for the next time."""
+        done = 0
+
+        def encode(pixels: torch.Tensor) -> torch.Tensor:
+            nonlocal done
+            key = _digest(pixels)
+            if key not in self._latents:
+                scaled = (pixels.movedim(-1, 1) * 2 - 1).to(self.device, self.vae.dtype)
+                latents = self.vae.encode(scaled).latent_dist.mode().float().cpu()
+                _keep(self._latents, key, latents, _KEPT_REFERENCES)
+            self._latents.move_to_end(key)
+            done += 1
+            if progress is not None:
+                progress("references", done, len(pictures))
+            return self._latents[key]
+
+        with self._at_work(self.vae) if pictures else nullcontext():
+            encoded = references.encode(pictures, encode, placement)
+        return references.with_placement(encoded, self.config.placement)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        context: torch.Tensor,
+        pooled: torch.Tensor,
+        encoded: References,
+        noise: torch.Tensor,
+        sigmas: torch.Tensor,
+        *,
+        gate: Gate | None = None,
+        guidance: float | None = None,
+        true_cfg: float = 1.0,
+        progress: Progress | None = None,
+    ) -> torch.Tensor:
+        """Euler steps under the gate: raw latents like `noise`, float32 on the CPU.
+
+        context: [1, tokens, width]. pooled: [1, 768]. noise: [batch, 16, h, w]. sigmas: [steps + 1].
+        Without references the context is heard in every step, because nothing could take over from it.
+        """
+        gate = gate or self.config.gate.gate
+        guidance = self.config.guidance if guidance is None else guidance
+        scaled = tuple(self._scaled(latent).to(self.device) for latent in encoded.latents)
+        heard = {
+            stage: _heard(stage, gate, context, pooled, guidance, scaled, encoded.placement) for stage in Stage
+        }
+        null = Conditioning(torch.zeros_like(context[:, :1]), torch.zeros_like(pooled), self.config.guidance)
+        levels = sigmas.to(self.device, torch.float32)
+        stages = [gate.stage(float(sigma)) if scaled else Stage.EARLY for sigma in sigmas]
+
+        def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
+            towards = flux.velocity(self.transformer, latents, levels[step], heard[stages[step]])
+            if true_cfg == 1:
+                return towards
+            away = flux.velocity(self.transformer, latents, levels[step], null)
+            return away + (towards - away) * true_cfg
+
+        def step_done(step: int) -> None:
+            if progress is not None:
+                progress("sample", step, len(levels) - 1)
+
+        with self._at_work(self.transformer):
+            latents = flux.euler(predict, noise.to(self.device, torch.float32), levels, step_done)
+        return (latents / self.vae.config.scaling_factor + self.vae.config.shift_factor).cpu()
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, progress: Progress | None = None) -> list[Image.Image]:
+        """Raw latents [batch, 16, h, w] -> RGB pictures, one at a time."""
+        pictures = []
+        with self._at_work(self.vae):
+            for number, latent in enumerate(latents, start=1):
+                pixels = self.vae.decode(latent[None].to(self.device, self.vae.dtype)).sample[0]
+                pixels = (pixels.float().movedim(0, -1) / 2 + 0.5).clamp(0, 1) * 255
+                pictures.append(Image.fromarray(pixels.round().to(torch.uint8).cpu().numpy()))
+                if progress is not None:
+                    progress("decode", number, len(latents))
+        return pictures
+
+    def _at_work(self, module: torch.nn.Module) -> AbstractContextManager[None]:
+        return visiting(module, self.device) if self.offload else nullcontext()
+
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+
+    def _levels(self, settings: GenerationSettings, sigmas: torch.Tensor | None) -> torch.Tensor:
+        if sigmas is None:
+            tokens = settings.height * settings.width // MULTIPLE**2
+            return noise_levels(settings.curve, settings.steps, mu=flux_mu(tokens))
+        sigmas = torch.as_tensor(sigmas, dtype=torch.float32).cpu()
+        if sigmas.ndim != 1 or len(sigmas) < 2 or not (sigmas.diff() < 0).all() or sigmas[-1] != 0 or sigmas[0] > 1:
+            raise SqueezeError(
+                f"The sigmas given are {sigmas.tolist()[:4]}...; they must be at least two "
+                "and fall from at most 1 to exactly 0."
+            )
+        return sigmas
+
+    def _noise(self, settings: GenerationSettings, noise: torch.Tensor | None) -> torch.Tensor:
+        channels = self.vae.config.latent_channels
+        if noise is None:
+            return flux.seeded_noise(settings.seed, settings.batch, channels, settings.height, settings.width)
+        expected = (settings.batch, channels, settings.height // flux.DOWNSCALE, settings.width // flux.DOWNSCALE)
+        if tuple(noise.shape) != expected:
+            raise SqueezeError(
+                f"The noise is {list(noise.shape)}; for {settings.batch} x {settings.height} x {settings.width} px "
+                f"it must be {list(expected)}."
+            )
+        return noise
+
+    def _pooled(self, pooled: torch.Tensor | None) -> torch.Tensor:
+        width = self.transformer.config.pooled_projection_dim
+        if pooled is None:
+            if self.config.pooled != "zeros":
+                raise SqueezeError(
+                    "This adapter was trained with CLIP-L's pooled vector. Give it as pooled, of shape "
+                    f"[1, {width}]."
+                )
+            return torch.zeros(1, width, device=self.device)
+        if tuple(pooled.shape) != (1, width):
+            raise SqueezeError(f"The pooled vector is {list(pooled.shape)}; it must be [1, {width}].")
+        return pooled.to(self.device)
+
+
+def _heard(
+    stage: Stage,
+    gate: Gate,
+    context: torch.Tensor,
+    pooled: torch.Tensor,
+    guidance: float,
+    scaled: tuple[torch.Tensor, ...],
+    placement: Placement,
+) -> Conditioning:
+    """What a stage hears. Absent tokens are absent, but FLUX cannot run without any context: one stays."""
+    if not stage.mllm and gate.late != "keep":
+        context = torch.zeros_like(context[:, :1] if gate.late == "drop" else context)
+        pooled = torch.zeros_like(pooled)
+    return Conditioning(context, pooled, guidance, scaled if stage.vae else (), placement)
+
+
+def _reference_pictures(
+    images: Sequence[Image.Image], masks: Sequence[Image.Image | None] | None, settings: GenerationSettings
+) -> list[ReferencePicture]:
+    masks = [None] * len(images) if masks is None else masks
+    if len(masks) != len(images):
+        raise SqueezeError(
+            f"There are {len(images)} reference pictures and {len(masks)} masks. Give one mask for each picture."
+        )
+    return [
+        ReferencePicture(
+            torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255),
+            None if mask is None else torch.from_numpy(np.asarray(mask.convert("L")).astype(np.float32) / 255),
+            settings.long_side,
+            settings.fit,
+        )
+        for image, mask in zip(images, masks)
+    ]
+
+
+def _digest(image: Image.Image | torch.Tensor) -> str:
+    if isinstance(image, torch.Tensor):
+        kind, data = f"{list(image.shape)}", image.numpy().tobytes()
+    else:
+        kind, data = f"{image.mode} {image.size}", image.tobytes()
+    return hashlib.sha256(kind.encode() + data).hexdigest()
+
+
+def _keep(kept: OrderedDict, key: Any, value: Any, most: int) -> None:
+    kept[key] = value
+    while len(kept) > most:
+        kept.popitem(last=False)
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)
