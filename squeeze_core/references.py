@@ -129,7 +129,7 @@ def fit(picture: ReferencePicture, long_side: int) -> torch.Tensor:
     else:
         image = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
         image = _pad(image)
-    return rearrange(image, "1 c h w -> 1 h w c")
+    return rearrange(image, "1 c h w -> 1 h w c").contiguous()
 
 
 def encode(

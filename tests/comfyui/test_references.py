@@ -1,0 +1,81 @@
+"""Reference pictures through the node and ComfyUI's VAE."""
+
+import pytest
+import torch
+from skimage import data
+
+
+@pytest.fixture(scope="module")
+def node(pack):
+    return pack("nodes.references").ReferenceTokens
+
+
+@pytest.fixture(scope="module")
+def error(pack):
+    return pack("squeeze_core.errors").SqueezeError
+
+
+def photograph(name: str) -> torch.Tensor:
+    return torch.from_numpy(getattr(data, name)())[None].float() / 255
+
+
+def run(node, vae, image, **inputs):
+    """(references, images) of the node."""
+    return node.execute(vae, image, **{"long_side": 0, "placement": "auto", **inputs}).args
+
+
+@pytest.mark.parametrize("fit", ["resize", "pad"])
+@pytest.mark.parametrize("name", ["cat", "coffee", "astronaut"])
+def test_the_image_shown_is_the_one_encoded(node, tiny_vae, name, fit, clean_memory):
+    references, (shown,) = run(node, tiny_vae, photograph(name), long_side=128, fit=fit)
+    assert all(side % 16 == 0 for side in shown.shape[1:3]) and max(shown.shape[1:3]) == 128
+    latent = references.latents[0]
+    assert latent.shape == (1, 16, shown.shape[1] // 8, shown.shape[2] // 8)
+    assert torch.equal(tiny_vae.encode(shown), latent)
+
+
+def test_one_reference_is_512_and_two_are_320_wherever_they_join(node, tiny_vae, clean_memory):
+    first, _ = run(node, tiny_vae, photograph("cat"))
+    assert max(first.latents[0].shape[-2:]) == 512 // 8
+    both, images = run(node, tiny_vae, photograph("astronaut"), references=first)
+    assert [max(latent.shape[-2:]) for latent in both.latents] == [320 // 8, 320 // 8]
+    assert len(images) == 2  # of two sizes, so one by one
+    own, _ = run(node, tiny_vae, photograph("coffee"), references=first, long_side=256)
+    assert [max(latent.shape[-2:]) for latent in own.latents] == [320 // 8, 256 // 8]
+
+
+def test_a_batch_is_several_pictures_and_one_mask_serves_all(node, tiny_vae, clean_memory):
+    batch = torch.cat([photograph("cat"), photograph("cat").flip(2)])
+    mask = torch.zeros(1, *batch.shape[1:3])
+    mask[:, :150] = 1
+    references, (shown,) = run(node, tiny_vae, batch, mask=mask, long_side=128)
+    assert len(references.latents) == 2 and len(shown) == 2
+    assert (shown[:, -20:] - 0.5).abs().max() < 1e-6  # below the mask all is neutral
+    assert (shown[:, :30] - 0.5).abs().max() > 0.1
+
+
+def test_an_alpha_channel_is_left_out(node, tiny_vae, clean_memory):
+    picture = photograph("cat")
+    with_alpha = torch.cat([picture, torch.ones_like(picture[..., :1])], -1)
+    (one,), (other,) = (run(node, tiny_vae, image, long_side=64)[0].latents for image in (picture, with_alpha))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.zeros(1, 300, 451), "black everywhere"),
+        (torch.ones(1, 64, 64), "64 x 64"),
+        (torch.ones(3, 300, 451), "1 pictures and 3 masks"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(node, tiny_vae, error, mask, message):
+    with pytest.raises(error, match=message):
+        run(node, tiny_vae, photograph("cat"), mask=mask)
+
+
+def test_placements_of_a_chain_must_agree(node, tiny_vae, error, clean_memory):
+    first, _ = run(node, tiny_vae, photograph("cat"), long_side=64, placement="uxo")
+    assert run(node, tiny_vae, photograph("cat"), long_side=64, references=first)[0].placement == "uxo"
+    with pytest.raises(error, match="placed alike"):
+        run(node, tiny_vae, photograph("cat"), long_side=64, references=first, placement="index")
