@@ -29,7 +29,7 @@ FORMAT = 1
 HEADER_KEY = "squeeze"
 LORA_PREFIX = "transformer."
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MLLMSpec(BaseModel):
@@ -103,6 +103,17 @@ class AdapterConfig(BaseModel):
     guidance: float = Field(default=2.5, ge=0)
     lora_rank: int = Field(default=0, ge=0)
     trained_by: str = ""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> AdapterConfig:
+        for name, pooled, joined in (
+            ("layers", self.dla.layers, self.mllm.layers + 1),
+            ("hidden", self.dla.hidden, self.mllm.hidden_size),
+            ("context", self.dla.context, self.dit.context),
+        ):
+            if pooled != joined:
+                raise SqueezeError(f"dla.{name} is {pooled} and the model beside it asks for {joined}")
+        return self
 
     def check_mllm(self, given: MLLMIdentity) -> None:
         """Raise `SqueezeError` with both values unless `given` is the MLLM trained on."""
@@ -207,7 +218,7 @@ def read_config(path: str | Path) -> AdapterConfig:
 def _parse(text: str, path: Path) -> AdapterConfig:
     try:
         raw = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise SqueezeError(f'The header of "{path.name}" is not JSON ({error}). Get the file again.') from error
     version = raw.get("format") if isinstance(raw, dict) else None
     if version != FORMAT:
@@ -220,7 +231,8 @@ def _parse(text: str, path: Path) -> AdapterConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise SqueezeError(f'The header of "{path.name}" is wrong at {where}: {first["msg"]}.') from error
+        at = f" at {where}" if where else ""
+        raise SqueezeError(f'The header of "{path.name}" is wrong{at}: {first["msg"]}.') from error
 
 
 def _check_tensors(

@@ -34,9 +34,10 @@ class DLAConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: int = Field(ge=1)
-    layers: int = Field(ge=2)
-    context: int = Field(ge=1)
+    # Upper bounds, because these numbers come out of files and tensors are made from them.
+    hidden: int = Field(ge=1, le=2**16)
+    layers: int = Field(ge=2, le=2**10)
+    context: int = Field(ge=1, le=2**16)
     variant: Variant = "dual"
     text_layers: str = "all"
     image_layers: str = "all"

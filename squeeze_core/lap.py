@@ -37,13 +37,13 @@ class LAPConfig(BaseModel):
     residual: add the last layer's state to the pooled vector (Table 6).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     heads: int | None = Field(default=None, ge=1)
     blocks: int = Field(default=1, ge=1, le=4)
     mlp: bool = False
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    bottleneck: int | None = Field(default=None, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0, le=16)
+    bottleneck: int | None = Field(default=None, ge=1, le=2**16)
     layer_embedding: bool = False
     residual: bool = False
 
