@@ -120,6 +120,22 @@ def clean_memory(comfy):
 
 
 @pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Family -> a folder with a tiny MLLM: see `comfy_mllm`."""
+    from comfy_mllm import make_checkpoints
+
+    return make_checkpoints(tmp_path_factory.mktemp("mllm"))
+
+
+@pytest.fixture
+def prompt(pack):
+    """A text with two pictures, of the pack's own class."""
+    from comfy_mllm import PICTURES
+
+    return pack("squeeze_core.mllm").Prompt("the hat of picture 1 on picture 2", PICTURES)
+
+
+@pytest.fixture(scope="session")
 def tiny_flux(comfy):
     """Makes a patcher of a random FLUX of ComfyUI's own, width 128: `tiny_flux(seed=0, context=64)`."""
     import comfy.model_patcher

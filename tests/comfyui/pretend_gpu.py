@@ -7,8 +7,11 @@ has a device type for backends written in Python, which this is.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -60,6 +63,9 @@ class OnDevice(torch.Tensor):
         if func is torch.nn.functional.scaled_dot_product_attention:
             # A device written in Python has no fused kernel; take the CPU's, whose rounding is the same.
             return _dispatch(func, args, kwargs)
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            # torch makes a tensor of a list by ways that see no device written in Python.
+            args = (args[0], _lists_as_tensors(args[1]), *args[2:])
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
 
@@ -68,16 +74,37 @@ class OnDevice(torch.Tensor):
         return _dispatch(func, args, kwargs or {})
 
 
-class PretendGPU(TorchDispatchMode):
-    """Inside, `device="pretend:0"` works for factories and `.to`."""
-
+class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _dispatch(func, args, kwargs or {})
 
 
+class _Python(TorchFunctionMode):
+    """What PyTorch does by ways that see no device written in Python."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor):
+            device = kwargs.pop("device", None)
+            made = func(*tree_map(held, args), **kwargs)
+            return made if device is None else made.to(device)
+        if func == torch.Tensor.data.__set__ and isinstance(args[0], OnDevice) != isinstance(args[1], OnDevice):
+            # A weight moved in place, `weight.data = weight.to(device)`, stays the same object.
+            moved = torch.nn.Parameter(args[1], requires_grad=args[0].requires_grad)
+            return torch.utils.swap_tensors(args[0], moved)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def pretend_gpu():
+    """Inside, `device="pretend:0"` works for constructors and for `.to`."""
+    with _Python(), _Operations():
+        yield
+
+
 def _dispatch(func, args, kwargs):
     if func is _aten._has_compatible_shallow_copy_type.default:
-        return False
+        return True
     flat, shape = tree_flatten((args, kwargs))
     tensors = [x for x in flat if isinstance(x, torch.Tensor)]
     there = [x for x in tensors if isinstance(x, OnDevice)]
@@ -107,6 +134,12 @@ def _dispatch(func, args, kwargs):
     return tree_map(wrapped, result)
 
 
-def held(tensor: torch.Tensor) -> torch.Tensor:
-    """The values, wherever they pretend to be."""
-    return tensor.held if isinstance(tensor, OnDevice) else tensor
+def _lists_as_tensors(index):
+    if isinstance(index, list):
+        return torch.tensor(index)
+    return tuple(_lists_as_tensors(part) for part in index) if isinstance(index, tuple) else index
+
+
+def held(value):
+    """The values of a tensor, wherever it pretends to be; anything else as it is."""
+    return value.held if isinstance(value, OnDevice) else value

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-
-PICTURES = (
-    Image.radial_gradient("L").resize((70, 50)).convert("RGB"),
-    Image.linear_gradient("L").resize((64, 64)).convert("RGB"),
-)
-FAMILIES = ("internvl with layer norm", "internvl with rms norm", "qwen2.5-vl", "internvl tied")
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    """Checkpoints of the real layouts, the very ones that tests/mllm loads."""
-    source = Path(__file__).parent.parent / "mllm" / "checkpoints.py"
-    specification = importlib.util.spec_from_file_location("squeeze_test_checkpoints", source)
-    checkpoints = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(checkpoints)
-    make, rms = tmp_path_factory.mktemp("mllm"), {"norm_type": "rms_norm", "use_qk_norm": True}
-    return {
-        "internvl with layer norm": checkpoints.internvl(make / "layer", hidden=128),
-        "internvl with rms norm": checkpoints.internvl(make / "rms", attention_bias=False, **rms),
-        "qwen2.5-vl": checkpoints.qwen(make / "qwen"),
-        "internvl tied": checkpoints.internvl(make / "tied", tied=True, dtype=torch.bfloat16),
-    }
+from comfy_mllm import FAMILIES, PICTURES, loaded, plain
 
 
 @pytest.fixture
 def hosting(pack, clean_memory):
     return pack("nodes.hosting")
-
-
-@pytest.fixture
-def prompt(pack):
-    return pack("squeeze_core.mllm").Prompt("the hat of picture 1 on picture 2", PICTURES)
-
-
-def plain(pack, folder: Path, weight_dtype: str = "default"):
-    return pack("squeeze_core.mllm").load(folder, weight_dtype)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -129,10 +96,6 @@ def test_the_aggregator_hosted_gives_the_plain_context(pack, hosting):
 
 
 # The memory manager's list.
-
-
-def loaded(management) -> list:
-    return [entry.model for entry in management.current_loaded_models]
 
 
 def test_mllm_is_in_the_memory_managers_list_and_leaves_it(hosting, clean_memory, folders, prompt):
