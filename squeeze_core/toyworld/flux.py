@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
-from .weights import Gains, seeded
-
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
+from .shapes import flux_shapes
+from .weights import Gains, drawn
 
 # Heads of 128 and these axes are what FLUX's host loaders assume; width, depth and context are free.
 CONTEXT_WIDTH = 256
@@ -35,8 +33,6 @@ _GAINS: Gains = (
 )
 
 
-def make(seed: int) -> FluxTransformer2DModel:
-    """Untrained, float32, on the CPU. Touches no global random numbers."""
-    from diffusers import FluxTransformer2DModel
-
-    return seeded(lambda: FluxTransformer2DModel(**CONFIG), seed, _GAINS)
+def state(seed: int) -> dict[str, torch.Tensor]:
+    """Untrained weights in diffusers' names, float32, on the CPU. Touches no global random numbers."""
+    return {name: drawn(name, shape, seed, _GAINS) for name, shape in flux_shapes(CONFIG).items()}

@@ -80,13 +80,9 @@ def write(folder: Path) -> None:
     tokenizer.train_from_iterator(sentences(), trainer)
     learned = tokenizer.get_vocab_size()
     if learned != VOCABULARY - len(SPECIAL_TOKENS):
-        raise RuntimeError(
-            f"The grammar gives {learned} tokens, too few to fill the vocabulary of {VOCABULARY}."
-        )
+        raise RuntimeError(f"The grammar gives {learned} tokens, too few to fill the vocabulary of {VOCABULARY}.")
     tokenizer.model.save(str(folder))  # vocab.json, merges.txt
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8", newline="\n")
 
     described = {

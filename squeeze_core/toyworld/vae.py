@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from .weights import Gains, seeded
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+from .shapes import vae_shapes
+from .weights import Gains, drawn
 
 CHANNELS = (32, 32, 32, 64)
 LAYERS = 1
@@ -35,11 +33,9 @@ _GAINS: Gains = (
 )
 
 
-def make(seed: int) -> AutoencoderKL:
-    """Untrained, float32, on the CPU. Touches no global random numbers."""
-    from diffusers import AutoencoderKL
-
-    return seeded(lambda: AutoencoderKL(**CONFIG), seed, _GAINS)
+def state(seed: int) -> dict[str, torch.Tensor]:
+    """Untrained weights in diffusers' names, float32, on the CPU. Touches no global random numbers."""
+    return {name: drawn(name, shape, seed, _GAINS) for name, shape in vae_shapes(CONFIG).items()}
 
 
 def comfy_vae_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

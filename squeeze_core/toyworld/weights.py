@@ -31,20 +31,24 @@ def seeded(make: Callable[[], Module], seed: int, gains: Gains = ()) -> Module:
 
 @torch.no_grad()
 def fill(module: nn.Module, seed: int, gains: Gains = ()) -> None:
-    """Overwrite every parameter in place.
+    """Overwrite every parameter in place with `drawn` weights."""
+    for name, parameter in module.named_parameters():
+        parameter.copy_(drawn(name, parameter.shape, seed, gains))
+
+
+def drawn(name: str, shape: tuple[int, ...] | torch.Size, seed: int, gains: Gains = ()) -> torch.Tensor:
+    """The weights of a name, float32.
 
     Matrices and convolutions get a standard deviation of gain / sqrt(fan in), so that signals keep their size
     through any depth; scales of norms lie around gain, biases around 0, both by a twentieth.
     """
-    for name, parameter in module.named_parameters():
-        gain = next((gain for pattern, gain in gains if re.search(pattern, name)), 1.0)
-        noise = normal(name, parameter.shape, seed)
-        if parameter.ndim > 1:
-            parameter.copy_(noise * gain / math.sqrt(parameter[0].numel()))
-        elif name.endswith("bias"):
-            parameter.copy_(noise * gain / 20)
-        else:
-            parameter.copy_((1 + noise / 20) * gain)
+    gain = next((gain for pattern, gain in gains if re.search(pattern, name)), 1.0)
+    noise = normal(name, shape, seed)
+    if len(shape) > 1:
+        return noise * gain / math.sqrt(math.prod(shape[1:]))
+    if name.endswith("bias"):
+        return noise * gain / 20
+    return (1 + noise / 20) * gain
 
 
 def normal(name: str, shape: tuple[int, ...] | torch.Size, seed: int) -> torch.Tensor:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..mllm.backbone import Backbone
 
-VERSION = 1  # of the weights and files; a change of either makes a new folder
+VERSION = 2  # of the weights and files; a change of either makes a new folder
 NOTICE = "untrained weights: expect noise-like pictures; this shows that the machinery runs"
 
 _MANIFEST = "manifest.json"
@@ -144,11 +144,10 @@ def is_complete(folder: Path, seed: int = 0) -> bool:
 
 def _write(folder: Path, seed: int) -> None:
     paths = ToyWorldPaths(folder)
-    transformer = flux.make(seed)
-    transformer.save_pretrained(paths.flux)
-    state = {key: tensor.contiguous() for key, tensor in bfl.to_bfl(transformer.state_dict()).items()}
-    _save(state, paths.flux_file)
-    vae.make(seed).save_pretrained(paths.vae)
+    transformer = flux.state(seed)
+    _save_for_diffusers(paths.flux, "FluxTransformer2DModel", flux.CONFIG, transformer)
+    _save({key: tensor.contiguous() for key, tensor in bfl.to_bfl(transformer).items()}, paths.flux_file)
+    _save_for_diffusers(paths.vae, "AutoencoderKL", vae.CONFIG, vae.state(seed))
     mllm.write(paths.mllm, seed)
     adapter.write(paths.adapter, paths.mllm, seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -163,6 +162,13 @@ def _write(folder: Path, seed: int) -> None:
     write_json(folder / _MANIFEST, manifest)
 
 
+def _save_for_diffusers(folder: Path, kind: str, config: dict, state: dict[str, torch.Tensor]) -> None:
+    """A folder that diffusers loads; written without it, because a host may not have it."""
+    folder.mkdir()
+    write_json(folder / "config.json", {"_class_name": kind, **config})
+    _save(state, folder / "diffusion_pytorch_model.safetensors")
+
+
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -172,9 +178,7 @@ def _save(state: dict[str, torch.Tensor], path: Path) -> None:
 def _check_replaceable(folder: Path) -> None:
     """Only an empty folder or a broken toy world may make room: never what a user keeps there."""
     if folder.is_dir() and any(folder.iterdir()) and _manifest(folder) is None:
-        raise SqueezeError(
-            f'"{folder}" is not empty and is no toy world. Choose an empty or a new folder for it.'
-        )
+        raise SqueezeError(f'"{folder}" is not empty and is no toy world. Choose an empty or a new folder for it.')
     if folder.exists() and not folder.is_dir():
         raise SqueezeError(f'"{folder}" is a file. Choose an empty or a new folder for the toy world.')
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
-from squeeze_core.toyworld import world
+from squeeze_core.toyworld import flux, vae, world
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,3 +115,24 @@ def test_the_default_folder_lies_in_the_platforms_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     if sys.platform != "win32":
         assert toyworld.default_folder().parent == tmp_path / ".cache" / "squeeze-mllm"
+
+
+def test_building_needs_no_diffusers(toy_paths, tmp_path):
+    """ComfyUI's users may not have it."""
+    code = (
+        "import sys; sys.modules['diffusers'] = None\n"
+        f"from squeeze_core import toyworld; toyworld.build({str(tmp_path / 'bare')!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
+    assert digests(tmp_path / "bare") == digests(toy_paths.folder)
+
+
+def test_names_and_shapes_are_those_of_diffusers():
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+    for made, written in (
+        (FluxTransformer2DModel(**flux.CONFIG), flux.state(0)),
+        (AutoencoderKL(**vae.CONFIG), vae.state(0)),
+    ):
+        made = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+        assert made == {name: tuple(tensor.shape) for name, tensor in written.items()}
