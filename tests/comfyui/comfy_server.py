@@ -63,7 +63,12 @@ class ComfyServer:
         command = [sys.executable, str(comfyui / "main.py"), "--cpu", "--port", str(self.port)]
         command += ["--base-directory", str(base), "--extra-model-paths-config", str(paths)]
         command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "XDG_CACHE_HOME": str(base / "cache"),  # the toy world's
+        }
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, *extra_arguments],
@@ -181,10 +186,14 @@ class ComfyServer:
 
     def free(self, seconds: float = 30) -> list[dict]:
         """POST /free (unload models, forget results); what is still loaded after it, normally nothing."""
-        self.post("/free", {"unload_models": True, "free_memory": True})
-        deadline = time.monotonic() + seconds  # the endpoint only sets a flag for the worker
-        while self.loaded_models() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            # The endpoint only sets a flag for the worker, which may miss it on its way to sleep: ask again.
+            self.post("/free", {"unload_models": True, "free_memory": True})
+            for _ in range(20):
+                if not self.loaded_models():
+                    return []
+                time.sleep(0.1)
         return self.loaded_models()
 
     def upload_image(self, file: Path, name: str | None = None) -> str:
