@@ -75,13 +75,12 @@ def write_synthetic(folder: Path) -> Path:
 
 
 def _in_own_process(folder: Path, weight_dtype: str) -> dict[str, int]:
-    package = __package__.rpartition(".")[0]
+    # Under its own name, whatever name a host imported the package by.
+    root = Path(__file__).resolve().parents[2]
     program = (
-        "import importlib, sys; sys.path[:0] = [sys.argv[1]]; "
-        f"importlib.import_module({__name__!r}).report(sys.argv[2], sys.argv[3])"
+        "import sys; sys.path[:0] = [sys.argv[1]]; "
+        "from squeeze_core.bench.mllm_loading import report; report(sys.argv[2], sys.argv[3])"
     )
-    # The folder that holds the top-level package, whatever name the package was imported under.
-    root = Path(__file__).resolve().parents[package.count(".") + 2]
     done = subprocess.run(
         [sys.executable, "-c", program, str(root), str(folder), weight_dtype],
         capture_output=True,
@@ -101,8 +100,7 @@ def report(folder: str, weight_dtype: str) -> None:
     from ..mllm.loading import load_model
 
     # Imported before the start line: the libraries are not what is measured.
-    _ = transformers.InternVLForConditionalGeneration, transformers.AutoConfig
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = transformers.InternVLConfig.from_pretrained(folder)
     with torch.device("meta"):
         transformers.InternVLForConditionalGeneration(config)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -15,12 +16,14 @@ import torch
 from ..errors import SqueezeError
 from .backbone import Backbone, MLLMIdentity, Progress, Prompt
 from .capture import captured_layers
+from .folders import download_line
 from .prompt import chat_text, check_prompt
 from .states import LayerStates
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 # Sampling as transformers does it by default; greedy decoding ignores both.
 _TOP_K = 50
 _TOP_P = 0.95
@@ -30,6 +33,7 @@ class TransformersBackbone(Backbone):
     """A frozen transformers model with `model.model.language_model`, its tokenizer and image processor.
 
     model_class: name of the class in transformers. image_processor_class: likewise.
+    image_token: stands for one token of a picture. picture_ends: what encloses a picture.
     renames: patterns that turn keys of older checkpoints into those of the class, tried in order, the first
         match counts.
     can_generate: false when the checkpoint came without an output layer; encoding needs none.
@@ -38,6 +42,8 @@ class TransformersBackbone(Backbone):
     model_type: ClassVar[str]
     model_class: ClassVar[str]
     image_processor_class: ClassVar[str]
+    image_token: ClassVar[str]
+    picture_ends: ClassVar[tuple[str, str]]
     renames: ClassVar[tuple[tuple[str, str], ...]]
 
     def __init__(
@@ -53,11 +59,27 @@ class TransformersBackbone(Backbone):
         self.image_processor = image_processor
         self.identity = identity
         self.can_generate = can_generate
-        self.image_token: str = tokenizer.convert_ids_to_tokens(model.config.image_token_id)  # type: ignore[union-attr]
 
     @property
     def config(self) -> Any:
         return self.model.config
+
+    @classmethod
+    def check_tokenizer(cls, folder: Path, tokenizer: Any, config: Any) -> None:
+        """Raises SqueezeError when the tokenizer splits a control token, or numbers pictures otherwise."""
+        known = tokenizer.get_vocab()
+        missing = [token for token in (*_CHAT_TOKENS, *cls.picture_ends) if token not in known]
+        if missing or known.get(cls.image_token) != config.image_token_id:
+            what = (
+                f"lacks {', '.join(missing)}"
+                if missing
+                else f"gives {cls.image_token} the id {known.get(cls.image_token)} "
+                f"and config.json {config.image_token_id}"
+            )
+            raise SqueezeError(
+                f"The tokenizer in {folder} is not this model's: it {what}. "
+                f"Fetch the folder again: {download_line(folder)}"
+            )
 
     @abstractmethod
     def pictures(self, images: list[Image], tiles: int) -> tuple[list[str], dict[str, torch.Tensor]]:
@@ -125,25 +147,22 @@ class TransformersBackbone(Backbone):
         marks, extra = self.pictures([image.convert("RGB") for image in prompt.images], prompt.tiles)
         encoded = self.tokenizer(chat_text(prompt, marks), return_tensors="pt")
         inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        self._check_tokens(inputs["input_ids"], "".join(marks).count(self.image_token))
+        self._check_length(inputs["input_ids"].shape[1])
         if "mm_token_type_ids" in inspect.signature(self.model.model.forward).parameters:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.config.image_token_id).int()
         # Left over from an earlier prompt with pictures, it would shift the positions of this one.
         if hasattr(self.model.model, "rope_deltas"):
             self.model.model.rope_deltas = None
+        if "pixel_values" in extra:  # transformers before 4.54 leaves them in float32
+            compute_dtype = self.model.model.language_model.norm.weight.dtype
+            extra["pixel_values"] = extra["pixel_values"].to(compute_dtype)
         return {name: value.to(device) for name, value in (inputs | extra).items()}
 
-    def _check_tokens(self, input_ids: torch.Tensor, expected: int) -> None:
-        found = int((input_ids == self.config.image_token_id).sum())
-        if found != expected:
-            raise SqueezeError(
-                f"The tokenizer read {expected} picture tokens {self.image_token} as {found}. "
-                "Its files do not belong to this model: download the folder again."
-            )
+    def _check_length(self, tokens: int) -> None:
         longest = self.config.text_config.max_position_embeddings
-        if input_ids.shape[1] > longest:
+        if tokens > longest:
             raise SqueezeError(
-                f"Prompt and pictures make {input_ids.shape[1]:,} tokens; this model reads {longest:,}. "
+                f"Prompt and pictures make {tokens:,} tokens; this model reads {longest:,}. "
                 "Give fewer pictures, fewer tiles or less text."
             )
 
@@ -153,10 +172,9 @@ class TransformersBackbone(Backbone):
 
     def _ends(self) -> list[int]:
         """Tokens after which the answer is over: end of message, and end of text as base models write it."""
-        unknown = self.tokenizer.unk_token_id
-        named = [self.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
-        ids = [*named, self.tokenizer.eos_token_id]
-        return list(dict.fromkeys(token for token in ids if token is not None and token != unknown))
+        known = self.tokenizer.get_vocab()
+        ids = [known.get("<|im_end|>"), known.get("<|endoftext|>"), self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(token for token in ids if token is not None))
 
 
 class _TokenCount:

@@ -16,6 +16,8 @@ class InternVL(TransformersBackbone):
     model_type = "internvl"
     model_class = "InternVLForConditionalGeneration"
     image_processor_class = "GotOcr2ImageProcessor"
+    image_token = "<IMG_CONTEXT>"
+    picture_ends = ("<img>", "</img>")
     renames = (
         (r"^language_model\.lm_head\.", "lm_head."),
         (r"^language_model\.model\.", "model.language_model."),
@@ -50,5 +52,7 @@ class InternVL(TransformersBackbone):
             )["pixel_values"]
             for image in images
         ]
-        marks = [f"<img>{self.image_token * (self.tokens_per_tile * len(pixels))}</img>\n" for pixels in cut]
+        start, end = self.picture_ends
+        counts = [self.tokens_per_tile * len(pixels) for pixels in cut]
+        marks = [f"{start}{self.image_token * count}{end}\n" for count in counts]
         return marks, {"pixel_values": torch.cat(cut)}

@@ -52,16 +52,16 @@ def load(
     Raises SqueezeError for a folder that is missing, incomplete or not supported (with the command that
     fetches a good one), and for a transformers or torchvision that is too old or broken.
     """
-    folder = _opened(folder, weight_dtype)
-    tokenizer, image_processor = _read_processors(folder)
-    model, can_generate = _build(folder, weight_dtype, device)
+    opened = _opened(folder, weight_dtype)
+    tokenizer, image_processor = _read_processors(opened)
+    model, can_generate = _build(opened, weight_dtype, device)
     identity = MLLMIdentity(
-        model_type=folder.family.model_type,
-        hidden_size=folder.config.text_config.hidden_size,
-        layers=folder.config.text_config.num_hidden_layers,
-        final_norm_hash=float32_hash(folder.stored[_FINAL_NORM]),
+        model_type=opened.family.model_type,
+        hidden_size=opened.config.text_config.hidden_size,
+        layers=opened.config.text_config.num_hidden_layers,
+        final_norm_hash=float32_hash(opened.stored[_FINAL_NORM]),
     )
-    return folder.family(model, tokenizer, image_processor, identity, can_generate)
+    return opened.family(model, tokenizer, image_processor, identity, can_generate)
 
 
 def load_model(
@@ -135,6 +135,7 @@ def _read_processors(folder: _Folder) -> tuple[Any, Any]:
     processor_class = getattr(transformers, folder.family.image_processor_class + suffix)
     with _unreadable(folder.path, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, **_FROM_FOLDER)
+    folder.family.check_tokenizer(folder.path, tokenizer, folder.config)
     with _unreadable(folder.path, "image processor"):
         image_processor = processor_class.from_pretrained(folder.path, local_files_only=True)
     return tokenizer, image_processor
