@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from PIL import Image
@@ -10,8 +11,10 @@ from PIL import Image
 from .dla import LayerWeights
 from .errors import SqueezeError
 from .gate import Gate, Stage
+from .layers import LayerSelection
 from .references import MULTIPLE, Fit, Placement, References
 from .sigmas import Curve
+from .sigmas import sigmas as noise_levels
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,15 @@ class GenerationSettings:
                     f"The {name} is {value} px; it must be a multiple of {MULTIPLE}. "
                     f"Take {down} or {down + MULTIPLE}."
                 )
+        noise_levels(self.curve, self.steps)
+        for layers in (self.text_layers, self.image_layers):
+            LayerSelection.parse(layers)
+        for name, accepted in (("fit", Fit), ("placement", Placement)):
+            if getattr(self, name) not in get_args(accepted):
+                choices = ", ".join(get_args(accepted))
+                raise SqueezeError(f'The {name} is "{getattr(self, name)}"; choose one of {choices}.')
+        if self.tiles is not None and not 1 <= self.tiles <= 12:
+            raise SqueezeError(f"tiles is {self.tiles}; it must lie in 1 to 12.")
         if self.batch < 1:
             raise SqueezeError(f"The batch is {self.batch}; at least 1 picture is needed.")
         if self.seed < 0:
@@ -64,6 +76,7 @@ class GenerationResult:
 
     images: the pictures. references: as encoded. sigmas: [steps + 1]. stages: one a step; without references
     the gate has nothing to hand over to, and every step is early. weights: what each MLLM layer gave.
+    context_tokens: of the MLLM's context.
     """
 
     latents: torch.Tensor
@@ -72,3 +85,4 @@ class GenerationResult:
     sigmas: torch.Tensor
     stages: list[Stage]
     weights: LayerWeights
+    context_tokens: int

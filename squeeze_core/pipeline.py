@@ -185,7 +185,8 @@ class SqueezePipeline:
             progress=progress,
         )
         stages = [gate.stage(float(s)) if encoded.latents else Stage.EARLY for s in levels[:-1]]
-        return GenerationResult(latents, self.decode(latents, progress), encoded, levels, stages, weights)
+        images = self.decode(latents, progress)
+        return GenerationResult(latents, images, encoded, levels, stages, weights, states.tokens)
 
     @torch.no_grad()
     def encode(self, prompt: Prompt, progress: Progress | None = None) -> LayerStates:

@@ -1,0 +1,68 @@
+"""`squeeze ...`, the same program as `python -m squeeze_core.cli`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+COMMANDS = ("demo", "generate", "toyworld", "bench", "doctor")
+_PACKAGE = f"{__package__}.commands"
+
+
+def app() -> typer.Typer:
+    """The program with every command that this installation has."""
+    import typer
+
+    program = typer.Typer(
+        name="squeeze",
+        help="Subject-driven generation with a multimodal LLM and FLUX.1. Try it: squeeze demo",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @program.callback(invoke_without_command=True)
+    def root(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
+        if version:
+            from . import __version__
+
+            print(f"squeeze {__version__}")
+            raise typer.Exit()
+
+    for name in COMMANDS:
+        if find_spec(f"{_PACKAGE}.{name}") is None:
+            continue
+        module = import_module(f"{_PACKAGE}.{name}")
+        example = getattr(module, "EXAMPLE", None)
+        program.command(name, epilog=f"Example: {example}" if example else None)(getattr(module, name))
+    return program
+
+
+def main() -> None:
+    """Run. What the user did wrong becomes one line on stderr and exit status 2, never a traceback."""
+    from .errors import SqueezeError
+
+    try:
+        app()()
+    except SqueezeError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == (__package__ or "").partition(".")[0] or find_spec(package or "?") is not None:
+            raise  # a mistake of ours, not a missing package
+        _fail(f'The package "{package}" is missing. Install it with: pip install "squeeze-mllm[demo]"')
+
+
+def _fail(message: str) -> None:
+    print(f"squeeze: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()
