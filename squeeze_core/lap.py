@@ -14,6 +14,7 @@ is the plain form exactly, at about half its multiply-adds and without a value f
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -183,11 +184,11 @@ class LayerwiseAttentionPooling(nn.Module):
         nn.init.constant_(self.pool.weight, 1 / self.layers)
         if self.up is not None:
             nn.init.zeros_(self.up.weight)
-        for block in self.blocks:
+        for block in self._blocks():
             if self.up is None:
                 nn.init.zeros_(block.attention.out.weight)
                 if block.mlp is not None:
-                    nn.init.zeros_(block.mlp[-1].weight)
+                    nn.init.zeros_(cast(nn.Linear, block.mlp[-1]).weight)
             if block.attention.layer_embedding is not None:
                 nn.init.zeros_(block.attention.layer_embedding.weight)
 
@@ -218,14 +219,14 @@ class LayerwiseAttentionPooling(nn.Module):
 
     def _chunk(self, x: torch.Tensor, folded: bool) -> tuple[torch.Tensor, torch.Tensor]:
         inner = x if self.down is None else self.down(x)
-        last = len(self.blocks) - 1
-        for block in self.blocks[:last]:
+        *earlier, last = self._blocks()
+        for block in earlier:
             inner, _ = block(inner)
         if folded:
-            update, given = self.blocks[last].attention.folded(inner, self.pool)
+            update, given = last.attention.folded(inner, self.pool)
             pooled = self._weighted(inner) + update
         else:
-            inner, attention = self.blocks[last](inner)
+            inner, attention = last(inner)
             pooled = self._weighted(inner)
             given = self.pool(attention.to(x.dtype).transpose(-1, -2)).squeeze(-1)
         if self.up is not None:
@@ -233,6 +234,9 @@ class LayerwiseAttentionPooling(nn.Module):
         if self.config.residual:
             pooled = pooled + x[:, -1]
         return pooled, given.mean(1)
+
+    def _blocks(self) -> list[LayerBlock]:
+        return cast("list[LayerBlock]", list(self.blocks))
 
     def _weighted(self, x: torch.Tensor) -> torch.Tensor:
         """sum_i w_i x_i: [tokens, layers, width] -> [tokens, width]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .shapes import flux_shapes
@@ -9,7 +11,7 @@ from .weights import Gains, drawn
 
 # Heads of 128 and these axes are what FLUX's host loaders assume; width, depth and context are free.
 CONTEXT_WIDTH = 256
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "in_channels": 64,
     "num_layers": 2,
     "num_single_layers": 3,

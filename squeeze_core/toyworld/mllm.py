@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from . import tokenizer
 from .tokenizer import token_id, write_json
@@ -14,7 +15,7 @@ IMAGE_TOKENS = (IMAGE_SIZE // PATCH // 2) ** 2  # 64: the pixel shuffle takes 2 
 HIDDEN = 192
 LAYERS = 6
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["InternVLForConditionalGeneration"],
     "downsample_ratio": 0.5,
     "image_seq_length": IMAGE_TOKENS,

@@ -12,7 +12,7 @@ from .weights import Gains, drawn
 
 CHANNELS = (32, 32, 32, 64)
 LAYERS = 1
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": CHANNELS,
