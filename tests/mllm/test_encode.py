@@ -1,13 +1,12 @@
 """Encoding: the states of all layers, and which tokens are pictures."""
 
-import gc
-
 import pytest
 import torch
 import transformers
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from squeeze_core.errors import SqueezeError
 from squeeze_core.mllm import Prompt, load
@@ -96,8 +95,6 @@ def test_qwen_pictures_stay_within_the_token_budget(tmp_path_factory, size, tile
 @pytest.mark.parametrize("most", [256, 1024])
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000))
 def test_qwen_picture_sizes_are_the_real_processors(most, width, height):
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
     assume(min(width, height) >= 28 and max(width, height) <= 200 * min(width, height))
     area = 28 * 28
     expected = smart_resize(height, width, factor=28, min_pixels=4 * area, max_pixels=most * area)
@@ -226,7 +223,6 @@ def test_states_can_train_what_reads_them(backbone):
 def test_states_go_where_they_are_asked_and_hold_no_more_than_themselves(backbone):
     states = backbone.encode(Prompt("a hat"), store_device="cpu").states
     assert states.untyped_storage().nbytes() == states.nbytes
-    gc.collect()
 
 
 def test_answering_about_a_picture_does_not_change_the_next_encoding(backbone, pictures):
