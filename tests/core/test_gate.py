@@ -56,9 +56,11 @@ def test_an_interval_is_empty_exactly_when_no_float_lies_in_it(gate):
         assert interval.empty == (interval.first > interval.last)
 
 
-@given(gates, st.floats(width=32, allow_nan=False))
+@given(gates, st.floats(allow_nan=False) | st.floats(0.8, 1.0))
+@example(Gate(0.95, 0.85), 0.95 - 3e-8)  # nearer to float32(0.95) than to the float32 below
 def test_a_sigma_in_double_precision_is_compared_as_samplers_keep_it(gate, sigma):
-    assert gate.stage(sigma) is gate.stage(float(np.float32(sigma)))
+    with np.errstate(over="ignore"):
+        assert gate.stage(sigma) is gate.stage(float(np.float32(sigma)))
     assert Gate(0.95, 0.85).stage(0.95) is Stage.EARLY  # float32(0.95) < 0.95
     assert Gate(0.95, 0.85).stage(float(np.float32(0.95))) is Stage.EARLY
 

@@ -47,7 +47,9 @@ def test_every_prefix_of_peft_and_diffusers_becomes_ours(prefix, infix):
 
 
 def test_alpha_over_rank_goes_into_b_and_no_alpha_is_left():
-    plain = delta(baked(pair(MODULE)), MODULE)
+    given = pair(MODULE)
+    plain = given[f"{MODULE}.lora_B.weight"] @ given[f"{MODULE}.lora_A.weight"]
+    assert torch.allclose(delta(baked(given), MODULE), plain)  # alpha = rank: a scale of 1
     assert torch.allclose(delta(baked(pair(MODULE), alpha=8), MODULE), plain * 4)
     own = baked({**pair(MODULE), f"transformer.{MODULE}.alpha": torch.tensor(1.0)}, alpha=8)
     assert torch.allclose(delta(own, MODULE), plain / 2)  # a module's own alpha goes before the common one
