@@ -6,6 +6,7 @@ A family says which class it is, how older checkpoints name its weights, and how
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import abstractmethod
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +135,9 @@ class TransformersBackbone(Backbone):
             pad_token_id=self._ends()[0],
             **sampling,
         )
-        with torch.no_grad(), _own_seed(seed, device):
+        with torch.no_grad(), _own_seed(seed, device), warnings.catch_warnings():
+            # It looks at one parameter's device, which tells nothing when a host pages the weights.
+            warnings.filterwarnings("ignore", message="You are calling .generate")
             tokens = self.model.generate(
                 **inputs, generation_config=settings, streamer=_TokenCount(max_new_tokens, progress)
             )
