@@ -24,6 +24,7 @@ from .files import checked_header, save_atomically
 from .gate import Gate, Late
 from .lora import check_lora
 from .mllm.backbone import MLLMIdentity
+from .mllm.prompt import MAX_TILES, PROMPT_TEMPLATE
 
 FORMAT = 1
 HEADER_KEY = "squeeze"
@@ -83,6 +84,7 @@ class GateSpec(BaseModel):
 class AdapterConfig(BaseModel):
     """What inference must know, saved as JSON in the header of the file.
 
+    prompt_template: how text and pictures were put to the MLLM; a version that reads them otherwise refuses.
     pooled: the pooled vector that FLUX was trained with here, "zeros" or that of CLIP-L.
     guidance: the value for FLUX's guidance embedding. lora_rank: 0 for no LoRA.
     trained_by: free text; empty means that the weights are untrained.
@@ -94,8 +96,9 @@ class AdapterConfig(BaseModel):
     mllm: MLLMSpec
     dit: DiTSpec
     dla: DLAConfig
+    prompt_template: Literal["chatml-pictures-first-v1"] = PROMPT_TEMPLATE
     system_prompt: str = ""
-    tiles: int = Field(default=1, ge=1, le=12)
+    tiles: int = Field(default=1, ge=1, le=MAX_TILES)
     pooled: Literal["zeros", "clip_l"] = "zeros"
     gate: GateSpec = GateSpec()
     placement: Literal["uxo", "offset", "index"] = "uxo"

@@ -8,12 +8,13 @@ tokens wherever the folder came from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..errors import SqueezeError
 from .backbone import Prompt
 
 # Written into adapters: what they were trained to read. Change it whenever `chat_text` changes.
-PROMPT_TEMPLATE = "chatml-pictures-first-v1"
+PROMPT_TEMPLATE: Final = "chatml-pictures-first-v1"
 MAX_TILES = 12
 
 # Typed by a user, these would be read as pictures or as the end of the message.
