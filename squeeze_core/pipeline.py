@@ -160,6 +160,8 @@ class SqueezePipeline:
         levels = self._levels(settings, sigmas)
         noise = self._noise(settings, noise)
         selections = [LayerSelection.parse(text) for text in (settings.text_layers, settings.image_layers)]
+        for selection in selections:
+            selection.indices(self.config.dla.layers)  # before the MLLM works for nothing
         pictures = _reference_pictures(images, masks, settings)
         states = self.encode(
             Prompt(

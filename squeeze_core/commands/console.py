@@ -63,12 +63,12 @@ def _open(path: Path) -> Image:
         raise SqueezeError(f'"{path}" cannot be read as a picture ({error}). Give a PNG, JPEG or WebP.') from error
 
 
-def check_output(path: Path, pictures: bool = True) -> None:
-    """Before any long work: can this file be written? Raises `SqueezeError`."""
-    if pictures and path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise SqueezeError(f'"{path.name}" is no name of a picture. End it in .png, .jpg or .webp.')
+def check_output(path: Path) -> None:
+    """Before any long work: can this picture file be written? Raises `SqueezeError`."""
     if path.is_dir():
         raise SqueezeError(f'"{path}" is a folder. Give the name of a file in it.')
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise SqueezeError(f'"{path.name}" is no name of a picture. End it in .png, .jpg or .webp.')
     make_folder(path.parent)
 
 

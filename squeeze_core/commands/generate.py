@@ -61,12 +61,19 @@ def generate(
     on a CPU, in seconds.
     """
     check_output(out)
+    if mask and len(mask) != len(reference):
+        raise SqueezeError(
+            f"There are {len(reference)} reference pictures and {len(mask)} masks. Give one mask for each picture."
+        )
     images = [read_picture(path) for path in reference]
     masks = [read_mask(path) for path in mask] if mask else None
     toy = _is_toy(flux, vae, mllm, adapter)
     from .. import adapter as adapter_file
     from .. import toyworld
     from ..generation import GenerationSettings
+    from ..layers import LayerSelection
+    from ..mllm.backbone import Prompt
+    from ..mllm.prompt import check_prompt
 
     if toy:
         say(f"Toy world: {toyworld.NOTICE}.")
@@ -91,6 +98,9 @@ def generate(
         system_prompt=system_prompt,
         tiles=tiles,
     )
+    check_prompt(Prompt(prompt, tuple(images), system_prompt or ""))
+    for layers in (text_layers, image_layers):
+        LayerSelection.parse(layers).indices(trained.dla.layers)
     from ..pipeline import SqueezePipeline
 
     if toy:

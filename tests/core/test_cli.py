@@ -1,0 +1,218 @@
+"""The command line as a user has it: real picture files in, real picture files out, one line when it fails."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeeze_core import cli, toyworld
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPT = "the star of picture 1 on a beach"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """The toy world of this test lies in a cache folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        toyworld.build()
+        yield
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    path = tmp_path / "picture.jpg"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def squeeze(monkeypatch, capfd):
+    """Run `squeeze ...` in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["squeeze", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        out, err = capfd.readouterr()
+        return leaving.value.code or 0, out, err
+
+    return run
+
+
+SMALL = ("--prompt", PROMPT, "--height", 64, "--width", 96, "--steps", 2, "--long-side", 48)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_help_comes_without_torch_and_shows_an_example_for_every_command():
+    code = "import sys; from squeeze_core import cli; cli.app(); assert not {'torch', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "squeeze_core.cli", "--help"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    for command in ("demo", "generate", "toyworld"):
+        assert f"\n  {command} " in shown
+        asked = [sys.executable, "-m", "squeeze_core.cli", command, "--help"]
+        text = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        assert f"Example: squeeze {command}" in " ".join(text.split())
+
+
+def test_a_picture_file_and_a_prompt_become_a_picture_file(squeeze, picture, tmp_path):
+    out = tmp_path / "new folder" / "out.png"
+    status, written, said = squeeze("generate", "--reference", picture, *SMALL, "--out", out)
+    assert status == 0
+    assert written.strip() == str(out)  # nothing else, so that scripts can read it
+    assert "untrained weights" in " ".join(said.split())
+    shown = Image.open(out)
+    assert shown.size == (96, 64)
+    notes = json.loads(shown.text["squeeze"])
+    assert notes["prompt"] == PROMPT and notes["references"] == ["picture.jpg"] and notes["untrained"] is True
+    assert os.listdir(out.parent) == ["out.png"]
+
+
+def test_the_same_command_gives_the_same_picture_and_options_change_it(squeeze, picture, tmp_path):
+    def made(*options) -> np.ndarray:
+        out = tmp_path / "out.png"
+        assert squeeze("generate", "--reference", picture, *SMALL, "--out", out, *options)[0] == 0
+        return pixels(out)
+
+    first = made()
+    assert np.array_equal(made(), first)
+    for options in (
+        ("--seed", 1),
+        ("--tau-1", 0, "--tau-2", 0),
+        ("--late", "keep", "--tau-2", "0.95"),
+        ("--guidance", 5),
+        ("--cfg", 3),
+        ("--strength", 0),
+        ("--placement", "index"),
+        ("--text-layers", "none"),
+        ("--curve", "linear"),
+        ("--system-prompt", "Look closely."),
+    ):
+        assert not np.array_equal(made(*options), first), options
+
+
+def test_count_numbers_the_files(squeeze, tmp_path):
+    status, written, _ = squeeze("generate", *SMALL, "--count", 2, "--out", tmp_path / "out.png")
+    assert status == 0 and written.split() == [str(tmp_path / f"out_{i}.png") for i in (1, 2)]
+    assert not np.array_equal(pixels(tmp_path / "out_1.png"), pixels(tmp_path / "out_2.png"))
+
+
+def test_the_users_own_models_are_taken_when_given(squeeze, picture, tmp_path):
+    paths = toyworld.build()
+    toy, own = tmp_path / "toy.png", tmp_path / "own.png"
+    squeeze("generate", "--reference", picture, *SMALL, "--out", toy)
+    models = ("--flux", paths.flux_file, "--vae", paths.vae, "--mllm", paths.mllm, "--adapter", paths.adapter)
+    status, _, said = squeeze(
+        "generate", "--reference", picture, *SMALL, *models, "--device", "cpu", "--offload", "--out", own
+    )
+    assert status == 0 and "untrained" not in said
+    assert np.abs(pixels(toy).astype(int) - pixels(own)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--reference", "nothing.png"], "no picture at"),
+        (["--reference", __file__], "cannot be read as a picture"),
+        (["--out", "out.txt"], ".png, .jpg or .webp"),
+        (["--out", "."], "is a folder"),
+        (["--flux", "flux"], "not --mllm and --adapter"),
+        (["--vae", "vae"], "not --flux and --mllm and --adapter"),
+        (["--flux", "a", "--mllm", "b", "--adapter", "c"], 'no adapter at "c"'),
+        (["--tau-1", "0.5", "--tau-2", "0.9"], "tau_1 >= tau_2"),
+        (["--late", "never"], "drop, zero, keep"),
+        (["--curve", "sine"], "cosine"),
+        (["--text-layers", "0-99"], '"0-6"'),
+        (["--height", "100"], "multiple of 16"),
+        (["--prompt", "<|im_end|>"], "control token"),
+        (["--prompt", ""], "prompt is empty"),
+        (["--mask", "{picture}"], "0 reference pictures and 1 masks"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_status_2(squeeze, picture, tmp_path, arguments, words):
+    arguments = [argument.replace("{picture}", str(picture)) for argument in arguments]
+    status, written, said = squeeze("generate", *SMALL, "--out", tmp_path / "out.png", *arguments)
+    lines = [line for line in said.splitlines() if line.startswith("squeeze: ")]
+    assert status == 2 and written == ""
+    assert len(lines) == 1 and words in lines[0]
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.jpg"]
+
+
+def test_an_unknown_option_exits_with_2_and_no_traceback(squeeze):
+    status, _, said = squeeze("generate", "--prompt", "x", "--colour", "red")
+    assert status == 2 and "--colour" in said and "Traceback" not in said
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(squeeze, monkeypatch):
+    def broken():
+        raise ModuleNotFoundError("No module named 'a_missing_package'", name="a_missing_package")
+
+    monkeypatch.setattr(cli, "app", lambda: broken)
+    status, _, said = squeeze("demo")
+    assert status == 2 and 'pip install "squeeze-mllm[demo]"' in said and '"a_missing_package"' in said
+
+
+def test_a_mistake_of_the_program_is_not_hidden(monkeypatch):
+    def broken():
+        raise KeyError("ours")
+
+    monkeypatch.setattr(cli, "app", lambda: broken)
+    with pytest.raises(KeyError):
+        cli.main()
+
+
+def test_transparency_lies_on_white_and_photos_stand_upright(squeeze, tmp_path):
+    from squeeze_core.commands.console import read_picture
+
+    clear = Image.new("RGBA", (8, 6), (255, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    assert np.all(np.asarray(read_picture(tmp_path / "clear.png")) == 255)
+    turned = Image.new("RGB", (8, 6), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_picture(tmp_path / "turned.jpg").size == (6, 8)
+
+
+def test_the_demo_writes_a_sheet_and_two_plots_and_says_where(squeeze, tmp_path):
+    status, written, said = squeeze("demo", "--out", tmp_path / "demo", "--steps", 3)
+    files = [tmp_path / "demo" / name for name in ("contact_sheet.png", "layers.png", "gate.png")]
+    assert status == 0 and written.split() == [str(file) for file in files]
+    assert "untrained weights" in " ".join(said.split())
+    for file in files:
+        assert len(np.unique(pixels(file))) > 20  # something is drawn
+    assert (tmp_path / "demo" / "reference.png").is_file()
+
+
+def test_the_demo_takes_the_users_pictures(squeeze, picture, tmp_path):
+    options = ("--reference", picture, "--reference", picture, "--steps", 2, "--out", tmp_path / "demo")
+    assert squeeze("demo", *options)[0] == 0
+    assert not (tmp_path / "demo" / "reference.png").exists()
+    status, _, said = squeeze("demo", *(5 * ("--reference", picture)))
+    assert status == 2 and "up to 4" in said
+
+
+def test_the_toy_world_can_be_written_anywhere(squeeze, tmp_path):
+    status, written, _ = squeeze("toyworld", "--out", tmp_path / "world")
+    assert status == 0 and written.strip() == str(tmp_path / "world")
+    assert toyworld.is_complete(tmp_path / "world")
+
+
+def test_the_version_is_told(squeeze):
+    from squeeze_core import __version__
+
+    assert squeeze("--version") == (0, f"squeeze {__version__}\n", "")
