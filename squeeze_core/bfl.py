@@ -14,7 +14,7 @@ import torch
 from .errors import SqueezeError
 
 # Published name -> the diffusers modules whose rows it stacks, in this order.
-_TOP = {
+_TOP: dict[str, tuple[str, ...]] = {
     "img_in": ("x_embedder",),
     "txt_in": ("context_embedder",),
     "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
@@ -26,7 +26,7 @@ _TOP = {
     "final_layer.linear": ("proj_out",),
     "final_layer.adaLN_modulation.1": ("norm_out.linear",),
 }
-_DOUBLE = {
+_DOUBLE: dict[str, tuple[str, ...]] = {
     "img_mod.lin": ("norm1.linear",),
     "txt_mod.lin": ("norm1_context.linear",),
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
@@ -42,7 +42,7 @@ _DOUBLE = {
     "txt_mlp.0": ("ff_context.net.0.proj",),
     "txt_mlp.2": ("ff_context.net.2",),
 }
-_SINGLE = {
+_SINGLE: dict[str, tuple[str, ...]] = {
     "modulation.lin": ("norm.linear",),
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "linear2": ("proj_out",),
@@ -74,9 +74,7 @@ def to_bfl(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         scale, shift = out[f"final_layer.adaLN_modulation.1.{end}"].chunk(2)
         out[f"final_layer.adaLN_modulation.1.{end}"] = torch.cat((shift, scale))
     if left:
-        raise SqueezeError(
-            f"{len(left)} keys are not FLUX.1's, the first is {min(left)}: another architecture."
-        )
+        raise SqueezeError(f"{len(left)} keys are not FLUX.1's, the first is {min(left)}: another architecture.")
     return out
 
 
@@ -97,22 +95,16 @@ def from_bfl(state: Mapping[str, torch.Tensor], width: int) -> dict[str, torch.T
             rows = [width] * (len(olds) - 1)
             rows.append(stacked.shape[0] - sum(rows))
             if rows[-1] <= 0:
-                raise SqueezeError(
-                    f"{key} has {stacked.shape[0]} rows: too few for a FLUX.1 of width {width}."
-                )
+                raise SqueezeError(f"{key} has {stacked.shape[0]} rows: too few for a FLUX.1 of width {width}.")
             out |= {f"{old}.{end}": part for old, part in zip(olds, stacked.split(rows))}
     for end in ("weight", "bias"):
         key = f"norm_out.linear.{end}"
         if key not in out:
-            raise SqueezeError(
-                f"This file lacks final_layer.adaLN_modulation.1.{end}: it is no whole FLUX.1."
-            )
+            raise SqueezeError(f"This file lacks final_layer.adaLN_modulation.1.{end}: it is no whole FLUX.1.")
         shift, scale = out[key].chunk(2)
         out[key] = torch.cat((scale, shift))
     if left:
-        raise SqueezeError(
-            f"{len(left)} keys are not FLUX.1's, the first is {min(left)}: another architecture."
-        )
+        raise SqueezeError(f"{len(left)} keys are not FLUX.1's, the first is {min(left)}: another architecture.")
     return out
 
 

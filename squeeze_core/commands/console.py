@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SqueezeError
 
@@ -88,7 +88,7 @@ def write_picture(picture: Image, path: Path, notes: Mapping[str, str] | None = 
     """Write a picture whole or not at all. notes go into PNG files as text."""
     from PIL.PngImagePlugin import PngInfo
 
-    options = {}
+    options: dict[str, Any] = {}
     if path.suffix.lower() == ".png" and notes:
         info = PngInfo()
         for key, value in notes.items():

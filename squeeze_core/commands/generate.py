@@ -84,7 +84,7 @@ def generate(
         height=height or side,
         width=width or side,
         steps=steps,
-        curve=curve,  # type: ignore[arg-type], checked by the settings
+        curve=curve,  # type: ignore[arg-type]  # checked by the settings
         seed=seed,
         batch=count,
         gate=_gate(trained.gate, tau_1, tau_2, late),
@@ -108,7 +108,7 @@ def generate(
     else:
         say("Loading the models ...")
         pipeline = SqueezePipeline.from_files(
-            flux,  # type: ignore[arg-type], there unless toy
+            flux,  # type: ignore[arg-type]  # there unless toy
             vae,
             mllm,  # type: ignore[arg-type]
             adapter,  # type: ignore[arg-type]
