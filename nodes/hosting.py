@@ -229,6 +229,11 @@ class HostedMLLM(Backbone):
         self.patcher = host(body, load_device=compute, offload_device=waiting)
         self.head_patcher = None if head is None else host(head, load_device=compute, offload_device=waiting)
 
+    @property
+    def _item(self) -> int:
+        """Bytes of an activation: states have the dtype of the embedding, which is never stored as fp8."""
+        return self.model.get_input_embeddings().weight.dtype.itemsize
+
     def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
         """All patchers, for the memory manager."""
         return [patcher for patcher in (self.patcher, self.head_patcher) if patcher is not None]
@@ -244,7 +249,7 @@ class HostedMLLM(Backbone):
         """Like `Backbone.encode`, on the patcher's device; states go to ComfyUI's intermediate device."""
         store = torch.device(store_device or comfy.model_management.intermediate_device())
         compute = torch.device(device or self.patcher.load_device)
-        load_models([self.patcher], encode_bytes(self.model.config, prompt, stored=store == compute))
+        load_models([self.patcher], encode_bytes(self.model.config, prompt, self._item, stored=store == compute))
         return self.backbone.encode(
             prompt, device=compute, store_device=store, progress=interruptible_progress(progress)
         )
@@ -260,7 +265,7 @@ class HostedMLLM(Backbone):
         progress: Progress | None = None,
     ) -> str:
         """Like `Backbone.generate`. A model that does not fit streams all its weights for every token."""
-        load_models(self.get_models(), generate_bytes(self.model.config, prompt, max_new_tokens))
+        load_models(self.get_models(), generate_bytes(self.model.config, prompt, max_new_tokens, self._item))
         return self.backbone.generate(
             prompt,
             max_new_tokens=max_new_tokens,
@@ -290,7 +295,7 @@ class HostedDLA:
         options: those of `Aggregator.forward`. Raises `SqueezeError` when the states come from another MLLM.
         """
         self.config.check_states(states.model_id)
-        load_models([self.patcher], aggregate_bytes(states, self.dtype))
+        load_models([self.patcher], aggregate_bytes(states, self.dtype.itemsize))
         there = states.to(self.patcher.load_device, self.dtype)
         comfy.model_management.throw_exception_if_processing_interrupted()
         with torch.no_grad():

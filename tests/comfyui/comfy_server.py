@@ -18,23 +18,39 @@ PACK_FOLDER = "squeeze"
 
 # The server has no page that lists loaded models; this file in its custom_nodes folder adds one.
 PROBE = """
+import sys
+
 import comfy.model_management
 from aiohttp import web
 from server import PromptServer
 
 NODE_CLASS_MAPPINGS = {}
+AT_START = []
+
 
 @PromptServer.instance.routes.get("/probe/loaded")
 async def loaded(request):
-    models = [(entry, entry.model) for entry in list(comfy.model_management.current_loaded_models)]
+    patchers = [entry.model for entry in list(comfy.model_management.current_loaded_models)]
     return web.json_response([
         {
             "model": type(patcher.model).__name__,
             "inner": [type(child).__name__ for child in patcher.model.children()],
             "bytes": patcher.loaded_size(),
         }
-        for entry, patcher in models if patcher is not None
+        for patcher in patchers if patcher is not None
     ])
+
+
+@PromptServer.instance.routes.get("/probe/modules")
+async def modules(request):
+    return web.json_response(AT_START)
+
+
+async def remember(app):
+    AT_START.extend(name for name in sys.modules if "." not in name)
+
+
+PromptServer.instance.app.on_startup.append(remember)
 """
 
 
@@ -183,6 +199,10 @@ class ComfyServer:
     def loaded_models(self) -> list[dict]:
         """What the memory manager holds now: [{"model": class name, "inner": [...], "bytes": loaded}]."""
         return self.get("/probe/loaded")
+
+    def modules_at_start(self) -> set[str]:
+        """Top-level modules that were imported when the server began to answer."""
+        return set(self.get("/probe/modules"))
 
     def free(self, seconds: float = 30) -> list[dict]:
         """POST /free (unload models, forget results); what is still loaded after it, normally nothing."""

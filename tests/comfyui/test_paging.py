@@ -6,6 +6,7 @@ when the whole model lies on that device.
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -17,22 +18,30 @@ CPU = torch.device("cpu")
 
 
 class Machine:
-    """What the memory manager believes about the pretended GPU."""
+    """What the memory manager believes about the pretended GPU: `memory` bytes, taken by hosted models."""
 
-    def __init__(self, management):
+    def __init__(self, management, hosting, monkeypatch):
         self.management = management
         self.memory = 1 << 40
+        self.patchers = weakref.WeakSet()
+        host = hosting.host
+
+        def counted(*args, **kwargs):
+            patcher = host(*args, **kwargs)
+            self.patchers.add(patcher)
+            return patcher
+
+        monkeypatch.setattr(hosting, "host", counted)
 
     def free(self, device=None, torch_free_too=False):
-        used = sum(p.loaded_size() for p in loaded(self.management)) if device != CPU else 0
-        left = self.memory - used
+        left = self.memory - (0 if device == CPU else sum(p.loaded_size() for p in self.patchers))
         return (left, left) if torch_free_too else left
 
 
 @pytest.fixture
 def machine(comfy, pack, clean_memory, monkeypatch):
     management = clean_memory
-    machine = Machine(management)
+    machine = Machine(management, pack("nodes.hosting"), monkeypatch)
     monkeypatch.setattr(management, "get_free_memory", machine.free)
     monkeypatch.setattr(management, "get_torch_device", lambda: DEVICE)
     monkeypatch.setattr(management, "get_all_torch_devices", lambda *a, **k: [DEVICE])
@@ -185,6 +194,45 @@ def test_the_aggregator_is_paged(machine, hosting, pack, monkeypatch):
     machine.management.unload_all_models()
     again, _ = hosted.aggregate(states)
     assert torch.equal(again, context)
+
+
+class Scaled(torch.nn.Module):
+    """A layer whose parameter is no weight that can be fetched."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.rand(8), requires_grad=False)
+
+    def forward(self, x):
+        return x * self.scale
+
+
+def test_layers_that_cannot_fetch_stay_on_the_device(machine, hosting, monkeypatch):
+    """When another program has taken memory, a model is shrunk as it is loaded, and no callback is told."""
+    module = torch.nn.Sequential(torch.nn.Linear(8, 8), Scaled(), torch.nn.Linear(8, 8)).requires_grad_(False)
+    x = torch.rand(2, 8)
+    expected = module(x)
+    patcher = hosting.host(module)
+    hosting.load_models([patcher], 0)
+    machine.memory = patcher.loaded_size() - 1
+    monkeypatch.setattr(machine.management, "free_memory", lambda *a, **k: [])
+    hosting.load_models([patcher], 0)
+    assert patcher.loaded_size() <= machine.memory
+    assert torch.equal(module(x.to(DEVICE)).to(CPU), expected)
+
+
+def test_another_model_takes_the_room(machine, hosting, pack, folders, prompt):
+    """As FLUX does after the prompt is encoded; and the MLLM comes back for the next prompt."""
+    hosted = hosting.HostedMLLM(plain(pack, folders["qwen2.5-vl"]))
+    expected = hosted.encode(prompt).states
+    size = hosted.patcher.model_size()
+    assert hosted.patcher.loaded_size() >= size
+    machine.memory = 2 * size
+    flux = hosting.host(torch.nn.Linear(size // 8, 3, bias=False))  # 1.5 times as large
+    hosting.load_models([flux], 0)
+    assert flux.loaded_size() >= flux.model_size()
+    assert hosted.patcher.loaded_size() <= machine.memory - flux.model_size()
+    assert torch.equal(hosted.encode(prompt).states, expected)
 
 
 # The dynamic patcher. Its pages need a real GPU; everything around them does not.
