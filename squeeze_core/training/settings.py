@@ -1,0 +1,101 @@
+"""Settings of the training loop, the same for whatever is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..errors import SqueezeError
+
+
+class LoopSettings(BaseModel):
+    """How long, how fast, how often saved.
+
+    batch_size: samples a step, over all processes and micro-batches together, so that a run means the same on
+        any number of GPUs. micro_batch: samples of one forward in one process; what is missing to the batch
+        is accumulated. None means that a process takes its share at once.
+    learning_rate, warmup, schedule: linear from 0 over `warmup` steps, then constant or a cosine to 0.
+    clip: of the gradient's norm. ema: decay of an average of the weights, None for none.
+    precision: "bf16" computes in autocast, weights stay as they are. sharding: "fsdp2" spreads weights and
+        optimizer over the processes; "none" is one process, or DDP.
+    save_every, keep: steps between checkpoints and how many stay. sample_every: 0 for no pictures.
+    workers: threads that make batches ahead; 0 for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=1e-5, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    sharding: Literal["none", "fsdp2"] = "none"
+    device: Literal["auto", "cpu"] = "auto"
+    save_every: int = Field(default=1000, ge=1)
+    keep: int = Field(default=2, ge=1)
+    sample_every: int = Field(default=0, ge=0)
+    workers: int = Field(default=2, ge=0, le=64)
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _possible(self) -> LoopSettings:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {list(self.betas)}; each must lie in 0 to below 1.")
+        return self
+
+    def learning_rate_at(self, step: int) -> float:
+        """Of the step that makes step `step` + 1 out of step `step`."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+    def layout(self, processes: int) -> BatchLayout:
+        """How a step's samples lie on so many processes. Raises `SqueezeError` when they cannot lie evenly."""
+        micro = self.micro_batch or max(1, self.batch_size // processes)
+        if self.batch_size % (micro * processes):
+            raise SqueezeError(
+                f"batch_size is {self.batch_size}, which {processes} process(es) with micro_batch {micro} cannot "
+                f"share evenly. Make batch_size a multiple of {micro * processes}, or change micro_batch."
+            )
+        return BatchLayout(self.batch_size, micro, processes)
+
+    def identity(self) -> dict:
+        """What a checkpoint must agree with; the rest may change between two parts of a run."""
+        fixed = {"batch_size", "seed", "learning_rate", "schedule", "warmup", "weight_decay", "betas", "eps"}
+        fixed |= {"clip", "ema", "precision"}
+        if self.schedule == "cosine":
+            fixed.add("steps")
+        return {name: value for name, value in self.model_dump(mode="json").items() if name in fixed}
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """Which global sample indices a process takes at a micro-batch of a step."""
+
+    batch_size: int
+    micro_batch: int
+    processes: int
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of a process in a step."""
+        return self.batch_size // (self.micro_batch * self.processes)
+
+    def indices(self, step: int, part: int, process: int) -> range:
+        """Sample indices of micro-batch `part` of `process`; over both, each index of the step once."""
+        start = step * self.batch_size + (part * self.processes + process) * self.micro_batch
+        return range(start, start + self.micro_batch)
