@@ -150,11 +150,11 @@ class Trainer:
                     self._save(accelerator, state, step)
                     saved = step
                 if settings.sample_every and (step % settings.sample_every == 0 or step == settings.steps):
-                    self._sample(accelerator, state, log, step)
+                    self._sample(model, state, log, step)
                 if self.progress is not None and accelerator.is_main_process:
                     self.progress(step, settings.steps, loss)
         finally:
-            batches.close()  # type: ignore[attr-defined], a generator
+            batches.close()
         assert saved == step or step == start
         return RunResult(step, interrupted, loss)
 
@@ -180,7 +180,7 @@ class Trainer:
             torch.manual_seed(Draws(settings.seed).integer("global", first, 2**62))
             last = part == layout.accumulation - 1
             with nullcontext() if last else accelerator.no_sync(model):
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                with self._autocast():
                     loss, numbers = model(batch)
                 (loss / layout.accumulation).backward()
             for name, value in {"loss": float(loss.detach()), **numbers}.items():
@@ -198,6 +198,9 @@ class Trainer:
         state.update_average()
         return {**numbers, "grad_norm": norm}, shared[-1] > 0
 
+    def _autocast(self) -> Any:
+        return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
     def _save(self, accelerator: Any, state: TrainedState, step: int) -> None:
         groups = state.gathered()
         self._together(
@@ -207,13 +210,15 @@ class Trainer:
             ),
         )
 
-    def _sample(self, accelerator: Any, state: TrainedState, log: RunLog | None, step: int) -> None:
+    def _sample(self, model: nn.Module, state: TrainedState, log: RunLog | None, step: int) -> None:
         """Every process takes part when the weights are spread over them; else only the main one."""
-        if log is None and self.settings.sharding == "none":
-            return
+        if self.settings.sharding == "none":
+            model = _LossOf(self.task)  # not DDP's, which would wait for the others
+            if log is None:
+                return
         self.task.module.eval()
-        with torch.no_grad(), state.averaged():
-            pictures = self.task.sample(step)
+        with torch.no_grad(), state.averaged(), self._autocast():
+            pictures = model(None, sample_at=step)
         self.task.module.train()
         if log is not None:
             log.pictures(step, pictures)
@@ -297,15 +302,15 @@ class Trainer:
 
 
 class _LossOf(nn.Module):
-    """A task's loss as a module's forward, which is where DDP and FSDP2 hook in."""
+    """A task's loss as a module's forward, which is where DDP and FSDP2 hook in; its pictures likewise."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.module = task.module
         self._task = [task]  # in a list: a task is no module, and must not be copied as one
 
-    def forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
-        return self._task[0].loss(batch)
+    def forward(self, batch: Any, sample_at: int | None = None) -> Any:
+        return self._task[0].loss(batch) if sample_at is None else self._task[0].sample(sample_at)
 
 
 @contextmanager

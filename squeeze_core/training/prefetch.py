@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def prefetched(make: Callable[[Sequence[int]], T], wanted: Iterator[Sequence[int]], workers: int) -> Iterator[T]:
+def prefetched(
+    make: Callable[[Sequence[int]], T], wanted: Iterator[Sequence[int]], workers: int
+) -> Generator[T, None, None]:
     """make(indices) for each of `wanted`, in order, up to `workers` + 1 of them ahead.
 
     Threads and not processes: decoding pictures releases the interpreter's lock, and a process forked from

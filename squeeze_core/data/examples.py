@@ -1,0 +1,106 @@
+"""An example of subject-driven generation, and the endless shuffled walk over data sets of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import SqueezeError
+from ..training.draws import Draws
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_BROKEN_IN_A_ROW = 100
+
+
+@dataclass(frozen=True)
+class Example:
+    """Paint `target` from `prompt` and `references`.
+
+    target, references: RGB pictures of any size. name: what to call it when it makes trouble.
+    """
+
+    prompt: str
+    target: Image
+    references: tuple[Image, ...]
+    name: str
+
+
+class BrokenExample(Exception):
+    """An example that cannot be read; its message names the file and the reason."""
+
+
+class Examples(Protocol):
+    """A data set: any example by its number, the same each time, from any thread."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Example:
+        """Raises `BrokenExample`."""
+        ...
+
+    def identity(self) -> str:
+        """Tells one data set from another: a run goes on only with the data that it began with."""
+        ...
+
+
+class Walk:
+    """Samples by global index, from one data set or several mixed.
+
+    shares: how many samples each set gives in every stretch of sum(shares); within a stretch the sets come in
+        random order, and each set is gone through in an order of its own, every example once a turn.
+
+    An example that cannot be read is replaced by the next in the set's own order: a rule that depends on the
+    data alone. Each is reported once, on stderr and in `broken`.
+    """
+
+    def __init__(self, sources: Sequence[Examples], shares: Sequence[int], draws: Draws) -> None:
+        self.sources, self.shares, self.draws = tuple(sources), tuple(shares), draws
+        self.broken: dict[str, str] = {}
+        self._parts = [number for number, share in enumerate(shares) for _ in range(share)]
+        for source in self.sources:
+            if not len(source):
+                raise SqueezeError(
+                    f"{source.identity()} holds no example to train on. Check its folder and filter."
+                )
+
+    def example(self, index: int) -> Example:
+        """The sample of a global index. Raises `SqueezeError` when too many in a row cannot be read."""
+        stretch, place = divmod(index, len(self._parts))
+        # Places of the stretch in shuffled order; equal parts in it are numbered as they come.
+        order = (
+            [
+                self._parts[self.draws.shuffled("mix", stretch * len(self._parts) + i, len(self._parts))]
+                for i in range(place + 1)
+            ]
+            if len(self.sources) > 1
+            else [0]
+        )
+        source = order[-1]
+        count = stretch * self.shares[source] + order.count(source) - 1 if len(self.sources) > 1 else index
+        number = self.draws.shuffled(f"data/{source}", count, len(self.sources[source]))
+        return self._sound(source, number)
+
+    def identity(self) -> list:
+        return [[source.identity(), share] for source, share in zip(self.sources, self.shares)]
+
+    def _sound(self, source: int, number: int) -> Example:
+        examples = self.sources[source]
+        for attempt in range(min(MAX_BROKEN_IN_A_ROW, len(examples))):
+            at = (number + attempt) % len(examples)
+            try:
+                return examples[at]
+            except BrokenExample as error:
+                self._report(f"{source}/{at}", str(error))
+        raise SqueezeError(
+            f"{MAX_BROKEN_IN_A_ROW} examples in a row cannot be read, the last one because: "
+            f"{list(self.broken.values())[-1]}. Is the folder of pictures the right one?"
+        )
+
+    def _report(self, key: str, reason: str) -> None:
+        if key not in self.broken:
+            self.broken[key] = reason
+            print(f"squeeze: skipped a broken example ({len(self.broken)} so far): {reason}", file=sys.stderr)

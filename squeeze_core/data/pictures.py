@@ -1,0 +1,36 @@
+"""Picture files -> RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .examples import BrokenExample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MIN_SIDE = 32
+
+
+def read_rgb(path: Path) -> Image:
+    """As RGB, turned as its camera says; transparency is put on white. Raises `BrokenExample`.
+
+    The whole file is decoded here, so that a truncated one is found now.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            paper = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(paper, picture)
+        picture = picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BrokenExample(f"{path}: {error}") from error
+    if min(picture.size) < MIN_SIDE:
+        raise BrokenExample(f"{path}: only {picture.width} x {picture.height} px")
+    return picture
