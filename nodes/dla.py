@@ -121,7 +121,6 @@ class Aggregate(io.ComfyNode):
 
     @classmethod
     def execute(cls, states, dla, text_layers: str, image_layers: str, clip_l=None) -> io.NodeOutput:
-        dla.config.check_states(states.model_id)
         context, weights = dla.aggregate(
             states,
             text_layers=LayerSelection.parse(text_layers),

@@ -29,14 +29,12 @@ from torch import nn
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.mllm.backbone import Backbone, Progress, Prompt
 from ..squeeze_core.mllm.states import LayerStates
-from .lora import apply_lora
 from .memory import aggregate_bytes, encode_bytes, generate_bytes
 
 if TYPE_CHECKING:
     from ..squeeze_core.adapter import Adapter, AdapterConfig
     from ..squeeze_core.dla import Aggregator, LayerWeights
 
-__all__ = ["DEVICES", "Device", "HostedDLA", "HostedMLLM", "apply_lora", "host", "load_mllm", "swap_layers"]
 
 Device = Literal["default", "gpu", "cpu"]
 DEVICES: tuple[Device, ...] = ("default", "gpu", "cpu")
