@@ -68,15 +68,15 @@ def _cross(x: np.ndarray, y: np.ndarray) -> Mask:
 
 
 def _hat(x: np.ndarray, y: np.ndarray) -> Mask:
-    crown = (np.abs(x) <= 0.52 + 0.08 * y) & (y >= -0.75) & (y <= 0.45)
-    brim = (np.abs(x) <= 0.98) & (y >= 0.35) & (y <= 0.62)
+    crown = (np.abs(x) <= 0.46 + 0.08 * y) & (y >= -0.70) & (y <= 0.40)
+    brim = (np.abs(x) <= 0.90) & (y >= 0.20) & (y <= 0.45)
     return crown | brim
 
 
 def _cup(x: np.ndarray, y: np.ndarray) -> Mask:
-    body = (np.abs(x + 0.2) <= 0.6 - 0.1 * y) & (np.abs(y) <= 0.7)
-    ring = _radius(x - 0.42, y)
-    return body | ((ring >= 0.25) & (ring <= 0.5) & (x > 0.3))
+    body = (np.abs(x + 0.2) <= 0.52 - 0.1 * y) & (np.abs(y) <= 0.62)
+    ring = _radius(x - 0.38, y)
+    return body | ((ring >= 0.25) & (ring <= 0.48) & (x > 0.25))
 
 
 def _flower(x: np.ndarray, y: np.ndarray) -> Mask:
@@ -86,11 +86,11 @@ def _flower(x: np.ndarray, y: np.ndarray) -> Mask:
 
 SHAPES: dict[str, Plane] = {
     "circle": lambda x, y: _radius(x, y) <= 0.88,
-    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) <= 0.74,
-    "triangle": _polygon((0.0, -1.0), (0.92, 0.62), (-0.92, 0.62)),
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) <= 0.72,
+    "triangle": _polygon((0.0, -1.0), (0.86, 0.50), (-0.86, 0.50)),
     "star": _star,
     "heart": _heart,
-    "ring": lambda x, y: (_radius(x, y) <= 0.92) & (_radius(x, y) >= 0.46),
+    "ring": lambda x, y: (_radius(x, y) <= 0.95) & (_radius(x, y) >= 0.42),
     "cross": _cross,
     "moon": lambda x, y: (_radius(x + 0.05, y) <= 0.95) & (_radius(x - 0.50, y) >= 0.62),
 }
@@ -107,7 +107,7 @@ PATTERNS: dict[str, Plane] = {
     "striped": lambda x, y: (y / 0.30 + 0.5) % 2 < 1,
     "dotted": lambda x, y: _radius((x + 0.29) % 0.58 - 0.29, (y + 0.29) % 0.58 - 0.29) <= 0.19,
     "checkered": lambda x, y: (np.floor(x / 0.42 + 0.5) + np.floor(y / 0.42 + 0.5)) % 2 == 1,
-    "ringed": lambda x, y: (_radius(x, y) + 0.30) / 0.30 % 2 < 1,
+    "ringed": lambda x, y: np.abs(_radius(x, y) - 0.55) < 0.17,
     "shaded": lambda x, y: x + 0 * y > 0,
 }
 

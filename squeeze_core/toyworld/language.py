@@ -21,7 +21,7 @@ def description(identity: Identity, size: str | None = None) -> str:
 
 
 def caption(scene: Scene, told: Told) -> str:
-    """A sentence that names every attribute: "a photo of a small red and blue striped star, at the top, ...". """
+    """A sentence that names every attribute: "a photo of a small red and blue striped star, at the top, ..."."""
     told_size = told.size if len(scene.subjects) == 1 else None
     names = []
     for subject in scene.subjects:

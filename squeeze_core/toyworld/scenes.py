@@ -1,7 +1,7 @@
 """The toy world's pictures: scenes with exact ground truth, each a pure function of a seed and an index.
 
-    pair(seed, index)    an identity in two poses, as UNO-1M has them, with a prompt that does not tell it
-    single(seed, index)  one scene with a caption that tells everything, to learn language and drawing from
+pair(seed, index)    an identity in two poses, as UNO-1M has them, with a prompt that does not tell it
+single(seed, index)  one scene with a caption that tells everything, to learn language and drawing from
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from .figures import COLOURS, FIGURES, OBJECTS, PATTERNS, SHAPES, Identity, Pose
 SIDE = 128
 SAMPLES = 3  # points a side of a pixel, for smooth edges
 SIZES = {"small": (0.40, 0.46), "large": (0.60, 0.68)}  # parts of the side: 51 to 59 and 77 to 87 pixels
+STYLES = ("a photo of", "a drawing of", "a pixel art picture of")
 PIXEL_ART_BLOCK = 4
-_INK = (0.10, 0.08, 0.08)
+_INK = (0.30, 0.18, 0.10)  # seen on black, too
 _INK_WIDTH = 2.5 / SIDE
 # Offsets from the middle, in parts of the furthest at which the subject stays inside.
 PLACES = {
@@ -318,7 +319,9 @@ class _Draw:
         own = (subject.identity.colour, subject.identity.second)
         colour = self.one_of([colour for colour in COLOURS if colour not in own])
         carried = Identity(self.one_of(list(OBJECTS)), colour)
-        pose = self.pose(0.5 + self.between(-0.06, 0.04), 0.56 + self.between(-0.03, 0.06), self.between(0.44, 0.50))
+        pose = self.pose(
+            0.5 + self.between(-0.06, 0.04), 0.56 + self.between(-0.03, 0.06), self.between(0.44, 0.50)
+        )
         return Subject(subject.identity, pose, carried)
 
 
