@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,10 +55,18 @@ class Walk:
 
     An example that cannot be read is replaced by the next in the set's own order: a rule that depends on the
     data alone. Each is reported once, on stderr and in `broken`.
+
+    check: raises `SqueezeError` for an example that cannot be used, which counts as broken too.
     """
 
-    def __init__(self, sources: Sequence[Examples], shares: Sequence[int], draws: Draws) -> None:
-        self.sources, self.shares, self.draws = tuple(sources), tuple(shares), draws
+    def __init__(
+        self,
+        sources: Sequence[Examples],
+        shares: Sequence[int],
+        draws: Draws,
+        check: Callable[[Example], None] = lambda example: None,
+    ) -> None:
+        self.sources, self.shares, self.draws, self._check = tuple(sources), tuple(shares), draws, check
         self.broken: dict[str, str] = {}
         self._parts = [number for number, share in enumerate(shares) for _ in range(share)]
         for source in self.sources:
@@ -92,8 +100,10 @@ class Walk:
         for attempt in range(min(MAX_BROKEN_IN_A_ROW, len(examples))):
             at = (number + attempt) % len(examples)
             try:
-                return examples[at]
-            except BrokenExample as error:
+                example = examples[at]
+                self._check(example)
+                return example
+            except (BrokenExample, SqueezeError) as error:
                 self._report(f"{source}/{at}", str(error))
         raise SqueezeError(
             f"{MAX_BROKEN_IN_A_ROW} examples in a row cannot be read, the last one because: "

@@ -64,6 +64,6 @@ def _key(seed: int, purpose: str) -> np.ndarray:
     return np.frombuffer(digest[:16], dtype="<u8").copy()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _order(seed: int, purpose: str, turn: int, length: int) -> np.ndarray:
     return Draws(seed).generator(f"{purpose}/order", turn).permutation(length)

@@ -217,7 +217,7 @@ class Trainer:
             if log is None:
                 return
         self.task.module.eval()
-        with torch.no_grad(), state.averaged(), self._autocast():
+        with torch.no_grad(), state.averaged():
             pictures = model(None, sample_at=step)
         self.task.module.train()
         if log is not None:
@@ -278,7 +278,7 @@ class Trainer:
     def _full_disk_said_plainly(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except Exception as error:
             if not is_disk_full(error):
                 raise
             raise SqueezeError(self._full(error)) from error

@@ -1,0 +1,172 @@
+"""A config -> the models, the data and the task: everything loaded, the LoRA put in, nothing trained yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import adapter as adapter_file
+from .. import flux, loading, lora
+from ..adapter import AdapterConfig, MLLMSpec
+from ..data.examples import BrokenExample, Example, Examples, Walk
+from ..data.pictures import read_rgb
+from ..dla import Aggregator, DLAConfig
+from ..errors import SqueezeError
+from ..mllm.backbone import MLLMIdentity, Prompt
+from ..mllm.prompt import check_prompt
+from .checkpoint import Checkpoints, read_tensors
+from .config import TOY, DataSource, MUSARSource, ToySource, TrainConfig, UNOSource
+from .draws import Draws
+from .squeeze_task import SqueezeTask, Trained
+from .state import AVERAGE, WEIGHTS, copy_weights
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
+    from PIL.Image import Image
+
+LORA_NAME = "squeeze"
+
+
+def squeeze_task(config: TrainConfig) -> SqueezeTask:
+    """Load what a config names. Raises `SqueezeError`, for the data before the models, which take minutes."""
+    from ..mllm.loading import load as load_mllm
+
+    walk = open_data(config)
+    fixed = _fixed_samples(config, walk)
+    models = config.models
+    mllm = load_mllm(_path(models.mllm, "mllm"), models.mllm_dtype, device="cpu")
+    vae = loading.load_vae(_path(models.vae or models.flux, "vae"), models.dtype)
+    transformer = loading.load_flux(_path(models.flux, "flux"), models.dtype)
+    adapter = _adapter_config(config, transformer, mllm.identity)
+    module = _trained(config, transformer, adapter)
+    if config.init is not None:
+        _begin_with(module, Path(config.init).expanduser(), config, adapter)
+    return SqueezeTask(config, module, vae, mllm, walk, adapter, fixed)
+
+
+def open_data(config: TrainConfig) -> Walk:
+    """The data sets of a config, mixed. Raises `SqueezeError`."""
+
+    def check(example: Example) -> None:
+        check_prompt(Prompt(example.prompt, example.references, config.system_prompt, config.tiles))
+
+    sources = [_open(source) for source in config.data]
+    return Walk(sources, [source.share for source in config.data], Draws(config.seed), check)
+
+
+def _open(source: DataSource) -> Examples:
+    if isinstance(source, UNOSource):
+        from ..data.uno import UNO
+
+        return UNO(source.folder, labels=source.labels, min_score=source.min_score)
+    if isinstance(source, MUSARSource):
+        from ..data.musar import MUSAR
+
+        return MUSAR(source.folder, labels=source.labels)
+    assert isinstance(source, ToySource)
+    from ..toyworld.examples import ToyExamples
+
+    return ToyExamples(**source.options)
+
+
+def _path(given: str, part: str) -> Path:
+    if given != TOY:
+        return Path(given)
+    from .. import toyworld
+
+    return getattr(toyworld.build(), part)
+
+
+def _adapter_config(
+    config: TrainConfig, transformer: FluxTransformer2DModel, identity: MLLMIdentity
+) -> AdapterConfig:
+    """What inference will have to know, `trained_by` apart."""
+    models = config.models
+    dit = flux.spec_of(transformer)
+    return AdapterConfig(
+        mllm=MLLMSpec(
+            model_type=identity.model_type,
+            hidden_size=identity.hidden_size,
+            layers=identity.layers,
+            final_norm_hash=identity.final_norm_hash,
+            name=models.mllm_name or Path(models.mllm).name,
+        ),
+        dit=dit.model_copy(update={"name": models.flux_name or Path(models.flux).name}),
+        dla=DLAConfig(
+            hidden=identity.hidden_size,
+            layers=identity.layers + 1,
+            context=dit.context,
+            **{name: getattr(config.dla, name) for name in type(config.dla).model_fields},
+        ),
+        system_prompt=config.system_prompt,
+        tiles=config.tiles,
+        gate=config.gate,
+        placement=config.placement,
+        guidance=config.inference_guidance,
+        lora_rank=config.lora.rank,
+    )
+
+
+def _trained(config: TrainConfig, transformer: FluxTransformer2DModel, adapter: AdapterConfig) -> Trained:
+    """FLUX frozen but for a new LoRA, and a new aggregator; both drawn from the seed, float32."""
+    transformer.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(Draws(config.seed).integer("initial weights", 0, 2**62))
+        aggregator = Aggregator(adapter.dla)
+        if config.lora.rank:
+            from peft import LoraConfig
+
+            modules = lora.attention_modules(adapter.dit.double_blocks, adapter.dit.single_blocks)
+            alpha: Any = config.lora.alpha or config.lora.rank  # a float is allowed, its annotation is not
+            transformer.add_adapter(
+                LoraConfig(r=config.lora.rank, lora_alpha=alpha, target_modules=modules), LORA_NAME
+            )
+    for parameter in transformer.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return Trained(transformer, aggregator)
+
+
+def _begin_with(module: Trained, path: Path, config: TrainConfig, adapter: AdapterConfig) -> None:
+    """Weights of an earlier run, or of an adapter file, in place of the new ones. Raises `SqueezeError`."""
+    into = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if path.is_dir():
+        newest = Checkpoints(path / "checkpoints").latest()
+        if newest is None:
+            raise SqueezeError(
+                f'The run "{path}" has no checkpoint to begin with. Train it first, or set another init.'
+            )
+        copy_weights(into, read_tensors(newest, AVERAGE) or read_tensors(newest, WEIGHTS), f'init "{newest}"')
+        return
+    given = adapter_file.load(path)
+    given.config.check_mllm(adapter.mllm.identity)
+    given.config.check_dit(adapter.dit)
+    scale = (config.lora.alpha or config.lora.rank) / max(1, config.lora.rank)
+    weights = {f"aggregator.{name}": tensor for name, tensor in given.aggregator.state_dict().items()}
+    for key, tensor in given.lora.items():
+        # The file has alpha / rank multiplied into B; here peft multiplies.
+        weights[_trained_name(key)] = tensor.float() / scale if ".lora_B." in key else tensor.float()
+    copy_weights(into, {name: tensor.float() for name, tensor in weights.items()}, f'init "{path}"')
+
+
+def _trained_name(key: str) -> str:
+    """An adapter file's LoRA key -> the parameter's name in `Trained`."""
+    return key.removesuffix(".weight") + f".{LORA_NAME}.weight"
+
+
+def _fixed_samples(config: TrainConfig, walk: Walk) -> list[tuple[str, tuple[Image, ...]]]:
+    if not config.sample_every:
+        return []
+    sampling = config.sampling
+    if not sampling.prompts:
+        shown: Sequence[Example] = [walk.example(index) for index in range(sampling.count)]
+        return [(example.prompt, example.references) for example in shown]
+    images = sampling.images or ((),) * len(sampling.prompts)
+    try:
+        pictures = [tuple(read_rgb(Path(name).expanduser()) for name in names) for names in images]
+    except BrokenExample as error:
+        raise SqueezeError(f"A picture of sampling.images cannot be read: {error}.") from error
+    return list(zip(sampling.prompts, pictures))

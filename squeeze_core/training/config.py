@@ -1,0 +1,309 @@
+"""The config of a training run: a YAML file, `key=value` changes to it, everything checked before it starts."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..adapter import GateSpec
+from ..dla import Variant
+from ..errors import SqueezeError
+from ..lap import LAPConfig
+from ..layers import LayerSelection
+from ..loading import Dtype
+from ..references import MULTIPLE
+from .settings import LoopSettings
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+TOY = "toyworld"
+
+Timesteps = Literal["uniform_shifted", "logit_normal"]
+
+
+class Models(BaseModel):
+    """Where the base models lie. "toyworld" takes that part of the toy world.
+
+    flux, vae: a diffusers folder or a .safetensors file; vae None is the VAE in the folder of flux. mllm: a
+        folder. dtype: of FLUX and the VAE; mllm_dtype: of the MLLM; all three stay frozen.
+    flux_name, mllm_name: what the adapter tells its users to load; None means the last part of the path.
+    """
+
+    model_config = _FROZEN
+
+    flux: str
+    mllm: str
+    vae: str | None = None
+    dtype: Dtype = "bf16"
+    mllm_dtype: Literal["default", "fp32", "bf16", "fp16", "fp8_e4m3fn"] = "bf16"
+    flux_name: str | None = None
+    mllm_name: str | None = None
+
+    @model_validator(mode="after")
+    def _vae_known(self) -> Models:
+        if self.vae is None and self.flux.endswith(".safetensors"):
+            raise ValueError("flux is one file, so the VAE must be given as models.vae.")
+        return self
+
+
+class DLASettings(BaseModel):
+    """The aggregator, less the sizes that follow from the models; see `DLAConfig`."""
+
+    model_config = _FROZEN
+
+    variant: Variant = "dual"
+    text_layers: str = "all"
+    image_layers: str = "all"
+    lap: LAPConfig = LAPConfig()
+
+    @field_validator("text_layers", "image_layers")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        return str(LayerSelection.parse(value))
+
+
+class LoRASettings(BaseModel):
+    """On the attention of FLUX. rank 0 trains none. alpha None means alpha = rank, a scale of 1."""
+
+    model_config = _FROZEN
+
+    rank: int = Field(default=512, ge=0)
+    alpha: float | None = Field(default=None, gt=0)
+
+
+class Drops(BaseModel):
+    """Independent probabilities with which a sample does without (sections 3.4 and 3.5).
+
+    pictures: references left out of the MLLM's prompt, the text stays. references: VAE tokens left out.
+    context: the whole MLLM context gone, as in the gate's late stage: one zero token, a zero pooled vector.
+    """
+
+    model_config = _FROZEN
+
+    pictures: float = Field(default=0.1, ge=0, le=1)
+    references: float = Field(default=0.0, ge=0, le=1)
+    context: float = Field(default=0.1, ge=0, le=1)
+
+
+class UNOSource(BaseModel):
+    """UNO-1M; see `squeeze_core.data.uno.UNO`."""
+
+    model_config = _FROZEN
+
+    kind: Literal["uno"]
+    folder: str
+    labels: str | None = None
+    min_score: float = 4.0
+    share: int = Field(default=1, ge=1)
+
+
+class MUSARSource(BaseModel):
+    """MUSAR-Gen; see `squeeze_core.data.musar.MUSAR`."""
+
+    model_config = _FROZEN
+
+    kind: Literal["musar"]
+    folder: str
+    labels: str | None = None
+    share: int = Field(default=1, ge=1)
+
+
+class ToySource(BaseModel):
+    """The toy world's pairs, made on the fly: `squeeze_core.toyworld.examples.ToyExamples(**options)`."""
+
+    model_config = _FROZEN
+
+    kind: Literal["toyworld"]
+    options: dict[str, Any] = {}
+    share: int = Field(default=1, ge=1)
+
+
+DataSource = Annotated[UNOSource | MUSARSource | ToySource, Field(discriminator="kind")]
+
+
+class Sampling(BaseModel):
+    """Pictures made every `sample_every` steps. Without prompts, the first examples of the data are taken.
+
+    prompts: texts; images: for each prompt the files of its references. count: examples of the data.
+    """
+
+    model_config = _FROZEN
+
+    prompts: tuple[str, ...] = ()
+    images: tuple[tuple[str, ...], ...] = ()
+    count: int = Field(default=4, ge=1)
+    steps: int = Field(default=28, ge=1)
+    true_cfg: float = 1.0
+
+    @model_validator(mode="after")
+    def _one_list_each(self) -> Sampling:
+        if self.images and len(self.images) != len(self.prompts):
+            raise ValueError(f"there are {len(self.prompts)} prompts and {len(self.images)} lists of images.")
+        return self
+
+
+class TrainConfig(LoopSettings):
+    """A run of stage 1 or stage 2, or of an ablation of them.
+
+    vae_references: whether references reach FLUX as VAE tokens too: false in stage 1, true in stage 2.
+    init: a run folder or an adapter file to begin with (stage 2 begins with stage 1's result).
+    resolution: side of the square whose area the aspect buckets have. reference_long_side: 0 takes 512 for
+        one reference and 320 for several. crop: what is cut of a target that does not fit its bucket.
+    timesteps: "uniform_shifted" (UNO: uniform over 1,000 times under FLUX's shift) or "logit_normal".
+    guidance: FLUX's guidance input while training; inference_guidance: what the adapter tells inference.
+    gate: what the adapter tells inference; training has none, all branches hear all times (section 3.5).
+    calls: how a micro-batch meets FLUX, which has no mask for text: "group" puts samples of equal lengths
+        together, "each" takes one at a time, which FSDP2 needs; both are the same arithmetic.
+    latent_cache: folder for VAE latents, about 130 kB a picture of 512 px; None keeps none.
+    """
+
+    models: Models
+    data: tuple[DataSource, ...] = Field(min_length=1)
+    vae_references: bool
+    init: str | None = None
+    dla: DLASettings = DLASettings()
+    lora: LoRASettings = LoRASettings()
+    drops: Drops = Drops()
+    timesteps: Timesteps = "uniform_shifted"
+    guidance: float = Field(default=1.0, ge=0)
+    inference_guidance: float = Field(default=2.5, ge=0)
+    gate: GateSpec = GateSpec()
+    placement: Literal["uxo", "offset", "index"] = "uxo"
+    system_prompt: str = ""
+    tiles: int = Field(default=1, ge=1, le=12)
+    resolution: int = Field(default=512, ge=MULTIPLE, multiple_of=MULTIPLE)
+    crop: Literal["center", "random"] = "center"
+    reference_long_side: int = Field(default=0, ge=0)
+    latent_cache: str | None = None
+    gradient_checkpointing: bool = True
+    calls: Literal["group", "each"] = "group"
+    sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.drops.references and not self.vae_references:
+            raise ValueError("drops.references is above 0, but vae_references is off: there is nothing to drop.")
+        if self.sharding == "fsdp2" and self.calls != "each":
+            raise ValueError('sharding "fsdp2" needs calls "each": every process must run FLUX equally often.')
+        return self
+
+
+def load_config(path: str | Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML config, with what it `extends` beneath it and `key=value` changes on top.
+
+    changes: such as "steps=100", "dla.lap.blocks=2", "data.0.folder=/data/UNO-1M"; values are YAML.
+    Raises `SqueezeError` naming the key, and for an unknown one the nearest known.
+    """
+    return parse_config(changed(read_yaml(Path(path)), changes))
+
+
+def parse_config(values: dict[str, Any]) -> TrainConfig:
+    """Raises `SqueezeError` for the first thing that is wrong, with its key."""
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise SqueezeError(_said_plainly(error)) from error
+
+
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping with the one that its `extends` names, relative to it, merged beneath. Lists replace."""
+    import yaml
+
+    path = path.expanduser().resolve()
+    if path in above:
+        raise SqueezeError(f'"{path}" extends itself by way of "{above[-1].name}". Remove one extends.')
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SqueezeError(f'There is no config "{path}". The shipped ones lie in configs/.') from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SqueezeError(f'The config "{path}" cannot be read as YAML ({error}).') from error
+    if not isinstance(values, dict):
+        raise SqueezeError(f'The config "{path}" must be a mapping of keys to values.')
+    base = values.pop("extends", None)
+    return values if base is None else _merged(read_yaml(path.parent / str(base), (*above, path)), values)
+
+
+def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """The values with `a.b=value` changes applied. Raises `SqueezeError` for one that does not read."""
+    import yaml
+
+    values = _merged(values, {})
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise SqueezeError(f'"{change}" is no change of the config. Write key=value, such as steps=100.')
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SqueezeError(f'The value of "{change}" cannot be read as YAML ({error}).') from error
+        _put(values, key.split("."), value, key)
+    return values
+
+
+def _put(values: Any, parts: list[str], value: Any, key: str) -> None:
+    first, *rest = parts
+    if isinstance(values, list):
+        if not first.isdigit() or int(first) >= len(values):
+            raise SqueezeError(f'"{key}" names entry {first} of a list of {len(values)}. Count from 0.')
+        at: Any = int(first)
+    elif isinstance(values, dict):
+        at = first
+    else:
+        raise SqueezeError(f'"{key}" reaches into {values!r}, which has no parts. Check the key.')
+    if not rest:
+        values[at] = value
+        return
+    if isinstance(values, dict) and values.get(at) is None:
+        values[at] = {}
+    _put(values[at], rest, value, key)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A copy of base with mappings merged; anything else in `over` replaces."""
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else copy.deepcopy(value)
+    return result
+
+
+def _said_plainly(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = [part for part in first["loc"] if part not in ("uno", "musar", TOY)]  # a tag of the kind, not a key
+    key = ".".join(str(part) for part in where)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(where[-1]), _known_keys(where[:-1]), 1, 0.5)
+        hint = f'Did you mean "{".".join([*map(str, where[:-1]), near[0]])}"?' if near else "Remove it."
+        return f'The config has the unknown key "{key}". {hint}'
+    if first["type"] == "missing":
+        return f'The config lacks "{key}". Add it to the file, or give {key}=... on the command line.'
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not key:
+        return f"The config does not fit together: {message}."
+    return f'The config\'s "{key}" is {first["input"]!r}: {message}.'
+
+
+def _known_keys(where: Sequence[Any]) -> list[str]:
+    """The keys that may stand at a place of the config."""
+    kinds: list[Any] = [TrainConfig]
+    for part in where:
+        if isinstance(part, int):
+            continue
+        kinds = [
+            model
+            for kind in kinds
+            if part in kind.model_fields
+            for model in _models_in(kind.model_fields[part].annotation)
+        ]
+    return [name for kind in kinds for name in kind.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

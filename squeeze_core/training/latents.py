@@ -1,0 +1,88 @@
+"""VAE latents of pictures, kept on disk: a picture is encoded once, however often it is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..files import save_atomically
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+# Half the room of float32, and finer than bfloat16; raw latents lie within about 10.
+STORED = torch.float16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on its way to latents.
+
+    pixels: [1, H, W, 3] float, 0 to 1. key: of the cache. latents: [1, channels, H/8, W/8] raw, if they were there.
+    """
+
+    pixels: torch.Tensor
+    key: str
+    latents: torch.Tensor | None
+
+
+class LatentCache:
+    """A frozen VAE with a folder of what it made.
+
+    The key covers the VAE's weights, the size and the very pixels, so a change of any makes a new entry.
+    Entries are written aside and renamed; one that cannot be read is made again. Latents are the posterior's
+    mode, rounded to float16 also without a folder, so that the cache changes nothing.
+    """
+
+    def __init__(self, vae: AutoencoderKL, folder: str | Path | None = None) -> None:
+        self.vae = vae
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.vae_hash = _hash_of(vae)
+        self.remade = 0  # entries found broken
+
+    def look_up(self, pixels: torch.Tensor) -> Picture:
+        """Of pixels [1, H, W, 3], 0 to 1, on the CPU. From any thread; encodes nothing."""
+        digest = hashlib.sha256(f"{self.vae_hash} {list(pixels.shape)}".encode())
+        digest.update(pixels.to(torch.float32).contiguous().numpy().tobytes())
+        key = digest.hexdigest()
+        return Picture(pixels, key, self._read(key))
+
+    @torch.no_grad()
+    def latents(self, picture: Picture, device: torch.device) -> torch.Tensor:
+        """[1, channels, H/8, W/8], raw, float32, on the device; encoded and kept where they were not there."""
+        if picture.latents is not None:
+            return picture.latents.to(device, torch.float32)
+        dtype = next(self.vae.parameters()).dtype
+        scaled = (picture.pixels.movedim(-1, 1) * 2 - 1).to(device, dtype)
+        with torch.autocast(device.type, enabled=False):
+            encoded = self.vae.encode(scaled).latent_dist.mode().to(STORED)
+        if self.folder is not None:
+            save_atomically(self._path(picture.key), {"latents": encoded}, {})
+        return encoded.float()
+
+    def _read(self, key: str) -> torch.Tensor | None:
+        if self.folder is None or not self._path(key).is_file():
+            return None
+        try:
+            with safe_open(self._path(key), framework="pt") as file:
+                return file.get_tensor("latents").clone()
+        except (SafetensorError, OSError):
+            self.remade += 1
+            return None
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def _hash_of(vae: AutoencoderKL) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)}".encode())
+        digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,266 @@
+"""The method's own training (section 3.5): rectified flow on FLUX, conditioned by the MLLM, or by MLLM and VAE.
+
+Trained are DLA, projector and a LoRA on FLUX's attention. Stage 1 shows references to the MLLM only; stage 2
+also as VAE tokens. Random drops teach each branch to work alone and the model to work with neither, which the
+gate's stages and classifier-free guidance ask for at inference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from .. import flux
+from ..adapter import AdapterConfig
+from ..data.buckets import fitted, nearest
+from ..data.examples import Example, Walk
+from ..dla import Aggregator
+from ..lap import TOKEN_CHUNK
+from ..mllm.backbone import Backbone, Prompt
+from ..mllm.states import LayerStates
+from ..references import ReferencePicture, fit, long_sides
+from ..sigmas import flux_mu, shifted
+from .config import TrainConfig
+from .draws import Draws
+from .latents import LatentCache, Picture
+from .task import Task
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from PIL.Image import Image
+
+UNO_TIMES = 1000
+
+
+class Trained(nn.Module):
+    """What gradients reach: FLUX with its LoRA, and the aggregator. Names in checkpoints begin with these."""
+
+    def __init__(self, transformer: FluxTransformer2DModel, aggregator: Aggregator) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.aggregator = aggregator
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample with every draw made.
+
+    prompt: None when the whole MLLM context is dropped. noise: [1, channels, H/8, W/8]. sigma: 1 is noise.
+    references: those that reach FLUX as VAE tokens.
+    """
+
+    prompt: Prompt | None
+    target: Picture
+    references: tuple[Picture, ...]
+    noise: torch.Tensor
+    sigma: float
+
+
+class SqueezeTask(Task):
+    """See `build.squeeze_task`, which loads the models that are taken here."""
+
+    module: Trained
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        module: Trained,
+        vae: AutoencoderKL,
+        mllm: Backbone,
+        walk: Walk,
+        adapter: AdapterConfig,
+        fixed: Sequence[tuple[str, tuple[Image, ...]]],
+    ) -> None:
+        self.config, self.module, self.vae, self.mllm, self.walk = config, module, vae, mllm, walk
+        self.adapter = adapter
+        self.fixed = tuple(fixed)
+        self.draws = Draws(config.seed)
+        self.latents = LatentCache(vae, config.latent_cache)
+        if config.gradient_checkpointing:
+            module.transformer.enable_gradient_checkpointing()
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.vae.to(device)
+        self.mllm.model.to(device)
+
+    def shard_units(self) -> list[nn.Module]:
+        transformer = self.module.transformer
+        return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+
+    def batch(self, indices: Sequence[int]) -> list[Sample]:
+        return [self._sample(index) for index in indices]
+
+    def loss(self, batch: list[Sample]) -> tuple[torch.Tensor, dict[str, float]]:
+        contexts = self._contexts([sample.prompt for sample in batch])
+        groups: dict[Any, list[int]] = {}
+        for number, (sample, context) in enumerate(zip(batch, contexts)):
+            sizes = [picture.pixels.shape for picture in (sample.target, *sample.references)]
+            alike = (context.shape, *sizes) if self.config.calls == "group" else number
+            groups.setdefault(alike, []).append(number)
+        errors = [
+            self._errors([batch[number] for number in group], torch.cat([contexts[number] for number in group]))
+            for group in groups.values()
+        ]
+        tokens = sum(context.shape[1] for context in contexts) / len(contexts)
+        return torch.cat(errors).mean(), {"context_tokens": tokens, "flux_calls": float(len(groups))}
+
+    def sample(self, step: int) -> dict[str, Image]:
+        from ..gate import Gate
+        from ..generation import GenerationSettings
+        from ..pipeline import SqueezePipeline
+
+        config = self.config
+        # A model of stage 1 has never met reference tokens.
+        gate = self.adapter.gate.gate if config.vae_references else Gate(0, 0)
+        settings = GenerationSettings(
+            height=config.resolution,
+            width=config.resolution,
+            steps=config.sampling.steps,
+            gate=gate,
+            true_cfg=config.sampling.true_cfg,
+            long_side=config.reference_long_side,
+        )
+        module = self.module
+        pipeline = SqueezePipeline(
+            module.transformer, self.vae, self.mllm, module.aggregator, self.adapter, device=self.device
+        )
+        return {
+            f"{number}": _side_by_side([*images, *pipeline.generate(prompt, images, settings).images])
+            for number, (prompt, images) in enumerate(self.fixed)
+        }
+
+    def identity(self) -> dict[str, Any]:
+        names = ("vae_references", "drops", "timesteps", "guidance", "resolution", "crop", "reference_long_side")
+        return {
+            "adapter": self.adapter.model_dump(mode="json"),
+            "lora_alpha": self.config.lora.alpha,
+            "data": self.walk.identity(),
+            "vae": self.latents.vae_hash,
+            **self.config.model_dump(mode="json", include=set(names)),
+        }
+
+    def _sample(self, index: int) -> Sample:
+        config, draws = self.config, self.draws
+        example = self.walk.example(index)
+        size = nearest(example.target.height, example.target.width, config.resolution)
+        middle = config.crop == "center"
+        crop = (0.5, 0.5) if middle else (draws.uniform("crop/down", index), draws.uniform("crop/right", index))
+        target = self.latents.look_up(_pixels(fitted(example.target, size, crop))[None])
+        images = () if draws.chance("drop/pictures", index, config.drops.pictures) else example.references
+        prompt = Prompt(example.prompt, images, config.system_prompt, config.tiles)
+        heard = config.vae_references and not draws.chance("drop/references", index, config.drops.references)
+        height, width = (side // flux.DOWNSCALE for side in size)
+        return Sample(
+            prompt=None if draws.chance("drop/context", index, config.drops.context) else prompt,
+            target=target,
+            references=self._references(example) if heard else (),
+            noise=draws.normal("noise", index, (1, self.vae.config.latent_channels, height, width)),
+            sigma=self._sigma(index, height * width // flux.PATCH**2),
+        )
+
+    def _references(self, example: Example) -> tuple[Picture, ...]:
+        pictures = [
+            ReferencePicture(_pixels(image), long_side=self.config.reference_long_side)
+            for image in example.references
+        ]
+        return tuple(self.latents.look_up(fit(each, side)) for each, side in zip(pictures, long_sides(pictures)))
+
+    def _sigma(self, index: int, tokens: int) -> float:
+        """The time of a sample. UNO: one of 1,000 from 1 to 0, shifted as FLUX shifts them for so many tokens."""
+        if self.config.timesteps == "logit_normal":
+            return 1 / (1 + math.exp(-self.draws.gaussian("sigma", index)))
+        level = 1 - self.draws.integer("sigma", index, UNO_TIMES) / (UNO_TIMES - 1)
+        return float(shifted(torch.tensor(level, dtype=torch.float64), flux_mu(tokens)))
+
+    def _errors(self, samples: Sequence[Sample], context: torch.Tensor) -> torch.Tensor:
+        """[samples]: mean square of v - (noise - x) at x_t = (1 - t) x + t noise, samples of equal sizes."""
+        picture = torch.cat([self._scaled(sample.target) for sample in samples])
+        noise = torch.cat([sample.noise for sample in samples]).to(self.device)
+        sigma = torch.tensor([sample.sigma for sample in samples], device=self.device, dtype=torch.float32)
+        at = sigma[:, None, None, None]
+        heard = flux.Conditioning(
+            context=context,
+            pooled=context.new_zeros(len(samples), self.module.transformer.config.pooled_projection_dim),
+            guidance=self.config.guidance,
+            references=tuple(
+                torch.cat([self._scaled(picture) for picture in pictures])
+                for pictures in zip(*(sample.references for sample in samples))
+            ),
+            placement=self.config.placement,
+        )
+        predicted = flux.velocity(self.module.transformer, (1 - at) * picture + at * noise, sigma, heard)
+        return (predicted - (noise - picture)).square().flatten(1).mean(1)
+
+    def _scaled(self, picture: Picture) -> torch.Tensor:
+        latents = self.latents.latents(picture, self.device)
+        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+
+    def _contexts(self, prompts: Sequence[Prompt | None]) -> list[torch.Tensor]:
+        """[1, tokens, width] for each prompt; for None one zero token, as the gate's late stage leaves.
+
+        All prompts go through the aggregator at once, because it works token by token. Two zero tokens, one of
+        text and one of a picture, go with them and count nothing: so every weight takes part in every batch,
+        also when all of its contexts or pictures are dropped, which several processes need.
+        """
+        states = [None if prompt is None else self._states(prompt) for prompt in prompts]
+        heard = [each for each in states if each is not None]
+        dtype = torch.bfloat16 if torch.is_autocast_enabled(self.device.type) else torch.float32
+        dla = self.adapter.dla
+        none = torch.zeros(dla.layers, 2, dla.hidden, device=self.device, dtype=dtype)
+        every = torch.cat([*(each.states.to(dtype) for each in heard), none], dim=1)
+        mask = torch.cat([*(each.image_mask for each in heard), torch.tensor([False, True], device=self.device)])
+        pooled = torch.cat(
+            [
+                _pooled(self.module.aggregator, chunk, chunk_mask)
+                for chunk, chunk_mask in zip(every.split(TOKEN_CHUNK, dim=1), mask.split(TOKEN_CHUNK))
+            ]
+        )
+        *parts, spare = pooled.split([*(each.tokens for each in heard), 2])
+        nothing = spare.sum() * 0
+        null = pooled.new_zeros(1, 1, dla.context)
+        found = iter(parts)
+        return [(null if each is None else next(found)[None]) + nothing for each in states]
+
+    def _states(self, prompt: Prompt) -> LayerStates:
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self.mllm.encode(prompt, device=self.device)
+
+
+def _pooled(aggregator: Aggregator, states: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
+    """[layers, tokens, hidden] -> [tokens, context]; activations are made again in the backward pass.
+
+    At full size they are about 1 GB a tensor for a batch of 16.
+    """
+    run: Callable = lambda states, mask: aggregator(states, mask)[0]  # noqa: E731
+    return (
+        checkpoint(run, states, image_mask, use_reentrant=False)
+        if torch.is_grad_enabled()
+        else run(states, image_mask)
+    )
+
+
+def _pixels(image: Image) -> torch.Tensor:
+    """[height, width, 3] float32, 0 to 1."""
+    return torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255)
+
+
+def _side_by_side(images: Sequence[Image]) -> Image:
+    """References, then the result, at the result's height."""
+    from PIL import Image
+
+    height = images[-1].height
+    row = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
+    sheet = Image.new("RGB", (sum(image.width for image in row), height))
+    left = 0
+    for image in row:
+        sheet.paste(image, (left, 0))
+        left += image.width
+    return sheet
