@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,6 +49,9 @@ def main() -> None:
     """Run. What the user did wrong becomes one line on stderr and exit status 2, never a traceback."""
     from .errors import SqueezeError
 
+    # Before torch is loaded. Where other programs want the cores too, threads that spin while they wait make
+    # small models several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()()
     except SqueezeError as error:
