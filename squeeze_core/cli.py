@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("demo", "generate", "toyworld", "bench", "doctor")
+COMMANDS = ("demo", "generate", "train", "export", "toyworld", "bench", "doctor")
 _PACKAGE = f"{__package__}.commands"
 
 

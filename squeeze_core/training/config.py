@@ -196,9 +196,13 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML config, with what it `extends` beneath it and `key=value` changes on top.
 
     changes: such as "steps=100", "dla.lap.blocks=2", "data.0.folder=/data/UNO-1M"; values are YAML.
+        "extends=FILE" puts another config beneath, in place of the one that the file names: stage 2 of an
+        ablation is stage 2 on top of the ablation.
     Raises `SqueezeError` naming the key, and for an unknown one the nearest known.
     """
-    return parse_config(changed(read_yaml(Path(path)), changes))
+    bases = [change.partition("=")[2] for change in changes if change.startswith("extends=")]
+    values = read_yaml(Path(path), base=Path(bases[-1]).expanduser().resolve() if bases else None)
+    return parse_config(changed(values, [change for change in changes if not change.startswith("extends=")]))
 
 
 def parse_config(values: dict[str, Any]) -> TrainConfig:
@@ -209,8 +213,11 @@ def parse_config(values: dict[str, Any]) -> TrainConfig:
         raise SqueezeError(_said_plainly(error)) from error
 
 
-def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping with the one that its `extends` names, relative to it, merged beneath. Lists replace."""
+def read_yaml(path: Path, above: tuple[Path, ...] = (), base: Path | None = None) -> dict[str, Any]:
+    """A YAML mapping with the one that its `extends` names, relative to it, merged beneath. Lists replace.
+
+    base: another one instead of that.
+    """
     import yaml
 
     path = path.expanduser().resolve()
@@ -224,8 +231,10 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise SqueezeError(f'The config "{path}" cannot be read as YAML ({error}).') from error
     if not isinstance(values, dict):
         raise SqueezeError(f'The config "{path}" must be a mapping of keys to values.')
-    base = values.pop("extends", None)
-    return values if base is None else _merged(read_yaml(path.parent / str(base), (*above, path)), values)
+    extends = values.pop("extends", None)
+    if base is None and extends is not None:
+        base = path.parent / str(extends)
+    return values if base is None else _merged(read_yaml(base, (*above, path)), values)
 
 
 def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Trainer:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
         layout = settings.layout(accelerator.num_processes)
-        self._together(accelerator, lambda: self._check_folder(resume))
+        self._together(accelerator, lambda: check_folder(self.folder, resume))
 
         task.to(accelerator.device)
         model: nn.Module = _LossOf(task)
@@ -236,20 +236,6 @@ class Trainer:
         # Through JSON, as the one that it is compared with.
         return json.loads(json.dumps({"loop": self.settings.identity(), "task": self.task.identity()}))
 
-    def _check_folder(self, resume: bool) -> None:
-        if self.folder.exists() and not self.folder.is_dir():
-            raise SqueezeError(f'"{self.folder}" is a file. Give the name of a folder for the run.')
-        if not resume and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise SqueezeError(
-                f'"{self.folder}" is not empty. Add --resume to go on with the run in it, or choose another folder.'
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SqueezeError(
-                f'The run folder "{self.folder}" cannot be made ({error.strerror or error}). Choose another one.'
-            ) from error
-
     def _begin_folder(self) -> None:
         self.checkpoints.clear_leftovers()
         temporary = self.folder / f".config.json.{os.getpid()}"
@@ -299,6 +285,22 @@ class Trainer:
     def _last_good(self) -> str:
         newest = self.checkpoints.latest()
         return "nothing was saved yet" if newest is None else f'the last good checkpoint is "{newest}"'
+
+
+def check_folder(folder: Path, resume: bool) -> None:
+    """Make the folder of a run. Raises `SqueezeError` when it may not be used, or is not empty unless resuming."""
+    if folder.exists() and not folder.is_dir():
+        raise SqueezeError(f'"{folder}" is a file. Give the name of a folder for the run.')
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise SqueezeError(
+            f'"{folder}" is not empty. Add --resume to go on with the run in it, or choose another folder.'
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SqueezeError(
+            f'The run folder "{folder}" cannot be made ({error.strerror or error}). Choose another one.'
+        ) from error
 
 
 class _LossOf(nn.Module):

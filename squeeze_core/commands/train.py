@@ -1,0 +1,79 @@
+"""`squeeze train`: stage 1, stage 2 or an ablation, from a config, on whatever torchrun or accelerate started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .console import say
+
+EXAMPLE = "squeeze train configs/squeeze_stage1.yaml --out runs/stage1 data.0.folder=/data/UNO-1M"
+
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML config; the shipped ones lie in configs/.")],
+    changes: Annotated[
+        Optional[list[str]],  # noqa: UP045, typer reads it at run time, on Python 3.10 too
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the config, such as steps=100 lora.rank=64."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint, if any.")] = False,
+) -> None:
+    """Train an adapter.
+
+    Ctrl-C saves and ends with status 130; --resume goes on, also after a kill, as if never stopped. On several
+    GPUs: accelerate launch --num_processes 8 -m squeeze_core.cli train ...
+    """
+    from ..training.config import load_config
+    from ..training.loop import Trainer, check_folder
+
+    settings = load_config(config, changes or ())
+    main = os.environ.get("RANK", "0") == "0"
+    if main:
+        check_folder(out, resume)  # before gigabytes are loaded
+    from ..training.build import squeeze_task
+
+    if main:
+        say("Loading the models ...")
+    task = squeeze_task(settings)
+    try:
+        with _bar(main) as progress:
+            result = Trainer(task, settings, out, progress=progress).run(resume)
+    finally:
+        if task.walk.broken:
+            lines = [f"{key}\t{reason}\n" for key, reason in sorted(task.walk.broken.items())]
+            (out / ("broken.txt" if main else f"broken_{os.environ['RANK']}.txt")).write_text("".join(lines))
+            say(f"{len(lines)} broken example(s) were skipped; see {out / 'broken.txt'}.")
+    if main:
+        done = "stopped and saved" if result.interrupted else "done"
+        say(f"{done} at step {result.step} of {settings.steps}.")
+        print(out)
+    if result.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Callable[[int, int, float], None] | None]:
+    """Steps and the loss on stderr."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
+    with Progress(*columns, TimeElapsedColumn(), Remaining(), console=Console(stderr=True)) as bars:
+        bar = bars.add_task("train", total=None, loss=float("nan"))
+
+        def report(step: int, steps: int, loss: float) -> None:
+            bars.update(bar, completed=step, total=steps, loss=loss)
+
+        yield report

@@ -1,0 +1,47 @@
+"""A run's checkpoint -> the adapter file that nodes and pipeline load. Needs none of the base models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from .. import __version__, adapter, lora
+from ..errors import SqueezeError
+from .checkpoint import Checkpoints, read_state, read_tensors
+from .state import AVERAGE, WEIGHTS
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AGGREGATOR = "aggregator."
+
+
+def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: bool = True) -> Path:
+    """Write the newest checkpoint of a run as an adapter, whole or not at all. Returns the checkpoint.
+
+    dtype: "fp32" is as trained, bit for bit; "bf16" and "fp16" halve the file. average: the moving average of
+    the weights where the run keeps one. The LoRA's alpha / rank is multiplied into B.
+    Raises `SqueezeError` for a folder that holds no such run, and for tensors that are empty or not finite.
+    """
+    run = Path(run).expanduser()
+    newest = Checkpoints(run / "checkpoints").latest()
+    if newest is None:
+        raise SqueezeError(f'"{run}" has no checkpoint. Give the folder of a run (squeeze train ... --out RUN).')
+    state = read_state(newest)
+    task = state.get("identity", {}).get("task", {})
+    if "adapter" not in task:
+        raise SqueezeError(f'"{run}" trained no adapter but something else. Give a run of stage 1 or 2.')
+    config = adapter.AdapterConfig.model_validate(task["adapter"])
+    said = (
+        f"squeeze {__version__}, {'MLLM and VAE' if task['vae_references'] else 'MLLM only'}, {state['step']} steps"
+    )
+    weights = (read_tensors(newest, AVERAGE) if average else {}) or read_tensors(newest, WEIGHTS)
+    weights = {name: tensor.to(_DTYPES[dtype]) for name, tensor in weights.items()}
+    own = {name.removeprefix(_AGGREGATOR): t for name, t in weights.items() if name.startswith(_AGGREGATOR)}
+    rest = {name: tensor for name, tensor in weights.items() if not name.startswith(_AGGREGATOR)}
+    for name, tensor in weights.items():
+        if not tensor.numel():
+            raise SqueezeError(f'The checkpoint "{newest}" holds {name} without a number in it. Train again.')
+    adapter.save(out, config.model_copy(update={"trained_by": said}), own, lora.baked(rest, task["lora_alpha"]))
+    return newest
