@@ -8,8 +8,10 @@ ComfyUI every test here skips, and the summary says so.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +22,28 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 PACK_NAME = "squeeze_pack"
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or "~/comfy/ComfyUI").expanduser()
-HAS_COMFYUI = (COMFYUI / "comfy" / "model_management.py").is_file()
+
+
+def why_not() -> str | None:
+    """Why there is no ComfyUI to test on: nothing there, or this Python lacks what it needs."""
+    if not (COMFYUI / "comfy" / "model_management.py").is_file():
+        return f"NO COMFYUI at {COMFYUI} (set COMFYUI_PATH)"
+    lines = (COMFYUI / "requirements.txt").read_text().partition("#non essential")[0].splitlines()
+    names = [match[0] for line in lines if (match := re.match(r"[\w.-]+", line))]
+    missing = [name for name in names if not _installed(name)]
+    if missing:
+        return f"COMFYUI CANNOT RUN in this Python: {', '.join(missing)} of its requirements.txt missing"
+    return None
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+WHY_NOT = why_not()
 
 # The helper modules of this folder. At the end, so that they can hide nothing.
 if str(HERE) not in sys.path:
@@ -28,9 +51,9 @@ if str(HERE) not in sys.path:
 
 
 def pytest_collection_modifyitems(items):
-    if HAS_COMFYUI:
+    if WHY_NOT is None:
         return
-    skip = pytest.mark.skip(reason=f"no ComfyUI at {COMFYUI}; set COMFYUI_PATH")
+    skip = pytest.mark.skip(reason=WHY_NOT)
     for item in items:
         if HERE in Path(item.path).parents:
             item.add_marker(skip)
@@ -41,9 +64,9 @@ def pytest_terminal_summary(terminalreporter):
         reports = terminalreporter.stats.get(outcome, [])
         return sum(1 for r in reports if getattr(r, "nodeid", "").startswith("tests/comfyui/"))
 
-    if not HAS_COMFYUI:
+    if WHY_NOT is not None:
         skipped = f"all {count('skipped')} tests of tests/comfyui were SKIPPED"
-        terminalreporter.write_line(f"NO COMFYUI at {COMFYUI}: {skipped}.", red=True, bold=True)
+        terminalreporter.write_line(f"{WHY_NOT}: {skipped}.", red=True, bold=True)
         return
     ran = count("passed") + count("failed")
     versions = (COMFYUI / "comfyui_version.py").read_text() if (COMFYUI / "comfyui_version.py").is_file() else ""
