@@ -89,6 +89,7 @@ def _pipeline(device: torch.device, heads: int) -> SqueezePipeline:
         transformer = FluxTransformer2DModel(
             **{**CONFIG, "num_attention_heads": heads, "num_layers": 2, "num_single_layers": 4}
         )
-    transformer = transformer.to(torch.bfloat16 if device.type == "cuda" else torch.float32).eval()
+    if device.type == "cuda":
+        transformer = transformer.to(torch.bfloat16)
     config = toy.adapter.config.model_copy(update={"dit": spec_of(transformer)})
-    return SqueezePipeline(transformer, toy.vae, toy.mllm, toy.adapter.aggregator, config, device=device)
+    return SqueezePipeline(transformer.eval(), toy.vae, toy.mllm, toy.adapter.aggregator, config, device=device)
