@@ -77,7 +77,7 @@ CONFIG: dict[str, Any] = {
         "use_qk_norm": False,
     },
 }
-_PIXELS = {
+PIXELS: dict[str, Any] = {
     "do_convert_rgb": True,
     "do_normalize": True,
     "do_rescale": True,
@@ -94,7 +94,7 @@ _IMAGES = {
     "max_patches": 12,
     "min_patches": 1,
     "processor_class": "InternVLProcessor",
-    **_PIXELS,
+    **PIXELS,
 }
 
 _GAINS: Gains = (
@@ -118,7 +118,7 @@ def write(folder: Path, seed: int) -> None:
     write_json(folder / "preprocessor_config.json", _IMAGES)
     write_json(
         folder / "video_preprocessor_config.json",
-        {**_PIXELS, "video_processor_type": "InternVLVideoProcessor"},
+        {**PIXELS, "video_processor_type": "InternVLVideoProcessor"},
     )
     write_json(
         folder / "processor_config.json",

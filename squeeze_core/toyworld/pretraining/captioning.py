@@ -1,0 +1,136 @@
+"""The tiny InternVL learns to read toy pictures: to describe them, and to say who a prompt speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...mllm.backbone import Prompt
+from ...mllm.prompt import chat_text
+from ...training.draws import Draws
+from ...training.task import Task
+from .. import language, mllm, scenes
+from .settings import MLLMSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DESCRIBE = "Describe the picture."
+_IGNORED = -100
+_PICTURE = f"<img>{'<IMG_CONTEXT>' * mllm.IMAGE_TOKENS}</img>\n"  # as `InternVL.pictures` writes one tile
+_PAD = "<|endoftext|>"
+
+
+class CaptioningTask(Task):
+    """Next-token loss on captions: of a picture to describe, or of the picture that a prompt asks for.
+
+    The second kind answers "a photo of the toy, at sunset" with a reference in sight by the full caption
+    "a photo of a red and blue striped star, at sunset", so its states must hold who the toy is. Prompts are
+    worded as `encode` words them.
+
+    folder: an InternVL folder, such as the untrained toy world's.
+    """
+
+    def __init__(self, settings: MLLMSettings, folder: Path) -> None:
+        from transformers import AutoTokenizer, InternVLForConditionalGeneration
+
+        self.settings = settings
+        self.draws = Draws(settings.seed)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.module: nn.Module = InternVLForConditionalGeneration.from_pretrained(folder, local_files_only=True)
+        _start(self.module, settings.seed)
+
+    def batch(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """ids, weights [b, longest], pixels [pictures, 3, side, side] uint8 at the world's own size."""
+        asked = [self._asked(index) for index in indices]
+        rows = [self._tokens(prompt, answer) for prompt, answer, _ in asked]
+        longest = max(len(ids) for ids, _ in rows)
+        ids = torch.full((len(rows), longest), mllm.token_id(_PAD))
+        weights = torch.zeros(len(rows), longest)
+        for row, (tokens, weight) in enumerate(rows):
+            ids[row, : len(tokens)], weights[row, : len(tokens)] = torch.tensor(tokens), torch.tensor(weight)
+        pictures = [picture for _, _, shown in asked for picture in shown]
+        return {"ids": ids, "weights": weights, "pixels": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)}
+
+    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        ids, weights = batch["ids"].to(self.device), batch["weights"].to(self.device)
+        logits = self.module(
+            input_ids=ids,
+            # Padding stands behind the text, where a causal model's text never looks.
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixel_values(batch["pixels"].to(self.device)),
+            use_cache=False,
+        ).logits[:, :-1]
+        targets, weights = ids[:, 1:], weights[:, 1:]
+        errors = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+        answers = weights == 1
+        right = (logits.argmax(-1) == targets)[answers].float().mean()
+        answered = errors.view_as(weights)[answers].mean()
+        loss = (errors * weights.flatten()).sum() / weights.sum()
+        return loss, {"answer_loss": float(answered.detach()), "right_tokens": float(right)}
+
+    def identity(self) -> dict[str, Any]:
+        return self.settings.task_identity()
+
+    def _asked(self, index: int) -> tuple[str, str, list[np.ndarray]]:
+        """Prompt, answer and pictures of a sample."""
+        settings, options = self.settings, self.settings.world()
+        if self.draws.chance("describe", index, settings.describe):
+            one = scenes.single(settings.seed, index, options)
+            return DESCRIBE, one.caption, [scenes.render(one.scene)]
+        pair = scenes.pair(settings.seed, index, options)
+        answer = language.caption(pair.target, pair.told)
+        return pair.prompt, answer, [scenes.render(reference) for reference in pair.references]
+
+    def _tokens(self, prompt: str, answer: str) -> tuple[list[int], list[float]]:
+        pictures = [_PICTURE] * max(1, prompt.count("of picture "))
+        head = self.tokenizer(chat_text(Prompt(prompt), pictures))["input_ids"]
+        tail = self.tokenizer(f"{answer}<|im_end|>")["input_ids"]
+        image = mllm.CONFIG["image_token_id"]
+        weights = [0.0 if token == image else self.settings.asked for token in head]
+        return head + tail, weights + [1.0] * len(tail)
+
+
+def pixel_values(pictures: torch.Tensor) -> torch.Tensor:
+    """[n, 3, 128, 128] uint8 -> what the image processor makes of them: [n, 3, 224, 224], normalised."""
+    side = (mllm.IMAGE_SIZE, mllm.IMAGE_SIZE)
+    sized = F.interpolate(pictures.float(), side, mode="bicubic", antialias=True, align_corners=False)
+    mean, std = (
+        torch.tensor(mllm.PIXELS[f"image_{name}"], device=pictures.device)[:, None, None]
+        for name in ("mean", "std")
+    )
+    return (sized.round().clamp(0, 255) / 255 - mean) / std
+
+
+@torch.no_grad()
+def _start(module: nn.Module, seed: int) -> None:
+    """Small weights to train from; the untrained toy world's are made to look busy."""
+    from ..weights import fill
+
+    fill(module, seed, ((r"embed_tokens", 0.02 * mllm.HIDDEN**0.5), (r"(cls_token|position_embeddings)", 0.3)))
+    layers = mllm.LAYERS
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            parameter.mul_((2 * layers) ** -0.5)  # the depth's sum stays small
+        elif "norm" in name and parameter.ndim == 1:
+            parameter.fill_(1.0)
+
+
+def read_picture(task: CaptioningTask, picture: Image) -> str:
+    """The answer to "Describe the picture.", greedily."""
+    ids = task.tokenizer(chat_text(Prompt(DESCRIBE), [_PICTURE]), return_tensors="pt")["input_ids"]
+    pixels = pixel_values(torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None])
+    with torch.no_grad():
+        made = task.module.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, max_new_tokens=60,
+            do_sample=False, eos_token_id=mllm.token_id("<|im_end|>"), pad_token_id=mllm.token_id(_PAD),
+        )  # fmt: skip
+    return task.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)

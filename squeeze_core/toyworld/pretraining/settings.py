@@ -1,0 +1,82 @@
+"""Settings of the toy world's base training, one class a part; the files are `configs/toy_*.yaml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ...errors import SqueezeError
+from ...training.settings import LoopSettings
+from ..scenes import WorldOptions
+
+
+class PartSettings(LoopSettings):
+    """The loop, and the pictures that are drawn.
+
+    max_turn: degrees; carrying, counts, styles: see `scenes.WorldOptions`. plain_styles: photos only.
+    """
+
+    max_turn: float = Field(default=29.0, ge=0, le=180)
+    carrying: float = Field(default=0.1, ge=0, le=1)
+    counts: tuple[float, float, float] = (0.75, 0.17, 0.08)
+    plain_styles: bool = False
+
+    def world(self) -> WorldOptions:
+        styles = {"styles": (("a photo of", 1.0),)} if self.plain_styles else {}
+        return WorldOptions(max_turn=self.max_turn, carrying=self.carrying, counts=self.counts, **styles)
+
+    def task_identity(self) -> dict:
+        """What a run goes on with only unchanged: everything that is not the loop's."""
+        return self.model_dump(mode="json", exclude=set(LoopSettings.model_fields))
+
+
+class VAESettings(PartSettings):
+    """crop: side in pixels of the squares that are learned from; a VAE works at any size.
+
+    kl: weight of the distance to a standard normal. edges: weight of the error of differences between pixels.
+    """
+
+    part: Literal["vae"]
+    crop: int = Field(default=64, ge=16, le=128, multiple_of=8)
+    kl: float = Field(default=1e-5, ge=0)
+    edges: float = Field(default=0.5, ge=0)
+
+
+class MLLMSettings(PartSettings):
+    """describe: share of pictures to describe; the others are prompts to rewrite with references in sight.
+
+    asked: weight of the loss on what is asked, beside 1 on the answer.
+    """
+
+    part: Literal["mllm"]
+    describe: float = Field(default=0.5, ge=0, le=1)
+    asked: float = Field(default=0.1, ge=0, le=1)
+
+
+class FluxSettings(PartSettings):
+    """pool: different pictures, whose latents and states are kept in memory (about 30 kB each).
+
+    null: share of samples without text, the one zero token of the gate's late stage.
+    guidance: FLUX's guidance input while training. logit_mean: middle of the times' logit-normal distribution.
+    """
+
+    part: Literal["flux"]
+    pool: int = Field(default=8192, ge=1)
+    null: float = Field(default=0.1, ge=0, le=1)
+    guidance: float = Field(default=1.0, ge=0)
+    logit_mean: float = 0.0
+
+
+Settings = Annotated[VAESettings | MLLMSettings | FluxSettings, Field(discriminator="part")]
+PARTS = ("vae", "mllm", "flux")
+
+
+def parse(values: dict) -> VAESettings | MLLMSettings | FluxSettings:
+    """Raises `SqueezeError` for the first key that is wrong."""
+    try:
+        return TypeAdapter(Settings).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if part not in PARTS)
+        raise SqueezeError(f'The toy config\'s "{key}" is not right: {first["msg"]}.') from error
