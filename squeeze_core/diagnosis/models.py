@@ -1,0 +1,227 @@
+"""Which models are on the disk, and for each that is missing: what it is for, where it goes, where to get it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from .. import adapter
+from ..errors import SqueezeError
+from ..mllm import find_models
+
+_SUFFIXES = (".safetensors", ".sft", ".gguf")
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
+_MAX_HEADER = 64 * 2**20
+_NO_LICENCE = "see the model card"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model that users of this pack may have.
+
+    pattern: matched, ignoring case, against the path below its folder, extension left out.
+    use: what it is for. get: command that fetches it, run in ComfyUI's folder. licence: a pointer, no advice.
+    """
+
+    name: str
+    kind: str
+    pattern: str
+    use: str
+    get: str
+    licence: str
+
+    @property
+    def goes_to(self) -> str:
+        return f"models/{self.kind}"
+
+
+_BFL = "weights non-commercial; accept the terms on the model's page first, and check its model card"
+WANTED = (
+    Wanted(
+        "FLUX.1-dev",
+        "diffusion_models",
+        r"flux(?!.*(kontext|fill|canny|depth|redux|klein))(?![ ._-]?2)",
+        "generation",
+        "hf download black-forest-labs/FLUX.1-dev flux1-dev.safetensors --local-dir models/diffusion_models",
+        _BFL,
+    ),
+    Wanted(
+        "FLUX.1-Kontext-dev",
+        "diffusion_models",
+        r"kontext",
+        "the gate without an adapter",
+        "hf download black-forest-labs/FLUX.1-Kontext-dev flux1-kontext-dev.safetensors "
+        "--local-dir models/diffusion_models",
+        _BFL,
+    ),
+    Wanted(
+        "FLUX.1 VAE",
+        "vae",
+        r"(^|/)ae$|flux.*vae|vae.*flux",
+        "references and pictures",
+        "hf download black-forest-labs/FLUX.1-dev ae.safetensors --local-dir models/vae",
+        "check the model card",
+    ),
+    Wanted(
+        "UNO LoRA",
+        "loras",
+        r"(?<![a-z])uno(?![a-z])",
+        "the gate without an adapter",
+        "hf download bytedance-research/UNO --local-dir models/loras/UNO",
+        "code Apache-2.0; weights: the model card says CC BY-NC 4.0, check it; made for FLUX.1-dev",
+    ),
+    Wanted(
+        "USO LoRA",
+        "loras",
+        r"(?<![a-z])uso(?![a-z])",
+        "the gate without an adapter",
+        "hf download bytedance-research/USO --local-dir models/loras/USO",
+        f"{_NO_LICENCE}; made for FLUX.1-dev",
+    ),
+    Wanted(
+        "T5-XXL",
+        "text_encoders",
+        r"t5.?xxl|t5.?v1.?1.?xxl",
+        "the gate without an adapter",
+        "hf download comfyanonymous/flux_text_encoders t5xxl_fp16.safetensors --local-dir models/text_encoders",
+        _NO_LICENCE,
+    ),
+    Wanted(
+        "CLIP-L",
+        "text_encoders",
+        r"clip.?l(?![a-z])|vit-l-14",
+        "the gate without an adapter; pooled vector",
+        "hf download comfyanonymous/flux_text_encoders clip_l.safetensors --local-dir models/text_encoders",
+        _NO_LICENCE,
+    ),
+)
+MLLM = Wanted(
+    "MLLM",
+    "LLM",
+    "",
+    "reading text and pictures",
+    "hf download OpenGVLab/InternVL3-8B-hf --local-dir models/LLM/InternVL3-8B-hf",
+    "MIT and the Qwen licence; check the model card of the size you take",
+)
+ADAPTER = Wanted(
+    "Squeeze adapter",
+    "squeeze",
+    "",
+    "the paper's own path",
+    "none is published: train one and put its .safetensors file there; the toy world has a tiny one",
+    "that of whoever trained it",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model on the disk. detail: dtype, shape, or why it cannot be used (then usable is False)."""
+
+    name: str
+    path: Path
+    bytes: int
+    detail: str = ""
+    usable: bool = True
+
+
+def inventory(folders: Mapping[str, Sequence[Path]]) -> list[tuple[Wanted, list[Found]]]:
+    """What is found for each model wanted. folders: as in `ComfyUI.folders`."""
+    found = [(wanted, _files(wanted, folders.get(wanted.kind, ()))) for wanted in WANTED]
+    mllm_roots = [path for kind in ("LLM", "VLM", "text_encoders") for path in folders.get(kind, ())]
+    found.insert(2, (MLLM, _mllms(mllm_roots)))
+    found.insert(3, (ADAPTER, _adapters(folders.get(ADAPTER.kind, ()))))
+    return found
+
+
+def main_dtype(path: Path) -> str:
+    """The dtype of most of a file's parameters: from a safetensors header, or a GGUF's name; "" if unknown."""
+    if path.suffix == ".gguf":
+        match = re.search(r"(?<![a-z0-9])(q\d\w*|bf16|f16)(?![a-z0-9])", path.stem.lower())
+        return match[1].upper() if match else ""
+    try:
+        with open(path, "rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > _MAX_HEADER:
+                return ""
+            header = json.loads(file.read(length))
+        counts: Counter[str] = Counter()
+        for name, entry in header.items():
+            if name != "__metadata__":
+                counts[entry["dtype"]] += prod(entry["shape"])
+        return counts.most_common(1)[0][0] if counts else ""
+    except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return ""
+
+
+def _files(wanted: Wanted, roots: Sequence[Path]) -> list[Found]:
+    found = {}
+    for root, path in _walk(roots):
+        name = path.relative_to(root).as_posix()
+        if re.search(wanted.pattern, name.removesuffix(path.suffix), re.IGNORECASE):
+            found.setdefault(os.path.realpath(path), _found(name, path))
+    return list(found.values())
+
+
+def _found(name: str, path: Path) -> Found:
+    dtype, size = main_dtype(path), _size(path)
+    if path.suffix != ".gguf" and not dtype:
+        return Found(name, path, size, "unreadable header: fetch the file again", usable=False)
+    return Found(name, path, size, dtype)
+
+
+def _mllms(roots: Sequence[Path]) -> list[Found]:
+    return [
+        Found(
+            model.name,
+            model.path,
+            model.bytes,
+            f"{model.model_type}, {model.layers} layers x {model.hidden}" if model.supported else model.reason,
+            model.supported,
+        )
+        for model in find_models(roots)
+    ]
+
+
+def _adapters(roots: Sequence[Path]) -> list[Found]:
+    found = []
+    for root, path in _walk(roots):
+        if path.suffix != ".safetensors":
+            continue
+        name = path.relative_to(root).as_posix()
+        try:
+            found.append(Found(name, path, _size(path), _summary(adapter.read_config(path))))
+        except (SqueezeError, OSError) as error:
+            found.append(Found(name, path, _size(path), str(error), usable=False))
+    return found
+
+
+def _summary(config: adapter.AdapterConfig) -> str:
+    return (
+        f"for {config.mllm.name or config.mllm.identity.label} and {config.dit.name or 'a FLUX'} of width "
+        f"{config.dit.width}, DLA {config.dla.variant}, LoRA rank {config.lora_rank}, "
+        f"{'trained by ' + config.trained_by if config.trained_by else 'untrained'}"
+    )
+
+
+def _walk(roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    for root in roots:
+        for folder, below, names in os.walk(root, followlinks=True):
+            depth = len(Path(folder).relative_to(root).parts)
+            below[:] = [name for name in sorted(below) if not name.startswith(".")] if depth < 4 else []
+            for name in sorted(names):
+                if name.lower().endswith(_SUFFIXES):
+                    yield root, Path(folder) / name
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
