@@ -31,7 +31,7 @@ _GAINS: Gains = (
 
 
 class VAETask(Task):
-    """L1 on pixels and on their differences, squared error, and a small KL. Samples are squares cut out of single scenes."""
+    """L1 on pixels and on their differences, squared error, a small KL; on squares cut out of single scenes."""
 
     def __init__(self, settings: VAESettings, seed: int = 0) -> None:
         from diffusers import AutoencoderKL

@@ -1,0 +1,215 @@
+"""The tiny FLUX learns to paint from full captions, from nothing: rectified flow on the tiny VAE's latents.
+
+Its context is what a DLA gives before any training, the mean over the MLLM's layers, through a projector that
+learns along. Stage 1 may begin with that projector (`init`), or with one of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ... import flux as flux_model
+from ...dla import Projector
+from ...mllm.backbone import Backbone, Prompt
+from ...training.draws import Draws
+from ...training.task import Task
+from .. import flux, mllm, scenes, vae
+from .settings import FluxSettings
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from PIL.Image import Image
+
+SAMPLING_STEPS = 24
+
+
+class Painter(nn.Module):
+    """FLUX and the projector in front of it."""
+
+    def __init__(self, transformer: FluxTransformer2DModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.projector = Projector(mllm.HIDDEN, flux.CONTEXT_WIDTH)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """latents: [16, h, w] scaled, states: [tokens, hidden], both float16."""
+
+    latents: torch.Tensor
+    states: torch.Tensor
+
+
+class DrawingTask(Task):
+    """Rectified-flow loss on single scenes with their captions; a share of them without text.
+
+    autoencoder, backbone: the trained VAE and MLLM, frozen. Pictures come from a pool of fixed size, so that
+    each is encoded once a run.
+    """
+
+    module: Painter
+
+    def __init__(self, settings: FluxSettings, autoencoder: AutoencoderKL, backbone: Backbone) -> None:
+        from diffusers import FluxTransformer2DModel
+
+        self.settings, self.vae, self.mllm = settings, autoencoder.eval().requires_grad_(False), backbone
+        self.draws = Draws(settings.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.draws.integer("initial weights", 0, 2**62))
+            self.module = Painter(FluxTransformer2DModel(**flux.CONFIG))
+        _start(self.module.transformer)
+        self._kept: dict[int, _Kept] = {}
+        self._lock = threading.Lock()
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.vae.to(device)
+        self.mllm.model.to(device)
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+        """numbers: of the pool. noise [b, 16, 16, 16], sigma [b], without: which have no text."""
+        settings, draws = self.settings, self.draws
+        side = scenes.SIDE // flux_model.DOWNSCALE
+        gaussians = torch.tensor([draws.gaussian("sigma", index) for index in indices])
+        return {
+            "numbers": [draws.shuffled("pool", index, settings.pool) for index in indices],
+            "noise": torch.stack([draws.normal("noise", index, (16, side, side)) for index in indices]),
+            "sigma": torch.sigmoid(gaussians + settings.logit_mean),
+            "without": [draws.chance("null", index, settings.null) for index in indices],
+        }
+
+    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        kept = self._look_up(batch["numbers"])
+        latents = torch.stack([one.latents for one in kept]).to(self.device, torch.float32)
+        context, mask = self._context(kept, batch["without"])
+        noise, sigma = batch["noise"].to(self.device), batch["sigma"].to(self.device)
+        at = sigma[:, None, None, None]
+        predicted = self._velocity((1 - at) * latents + at * noise, sigma, context, mask)
+        errors = (predicted - (noise - latents)).square().flatten(1).mean(1)
+        late = sigma < 0.5
+        numbers = {"late": float(errors[late].mean().detach())} if late.any() else {}
+        return errors.mean(), {"late": 0.0, **numbers}
+
+    @torch.no_grad()
+    def sample(self, step: int) -> dict[str, Image]:
+        """Eight captions that are not trained on, painted; above them what they should show."""
+        from PIL import Image
+
+        wanted = [scenes.single(self.settings.seed + 1, i, self.settings.world()) for i in range(8)]
+        painted = self.paint([one.caption for one in wanted], seed=0)
+        rows = ([scenes.render(one.scene) for one in wanted], list(painted))
+        return {"pictures": Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows]))}
+
+    @torch.no_grad()
+    def paint(
+        self, captions: Sequence[str], seed: int, steps: int = SAMPLING_STEPS, cfg: float = 1.0
+    ) -> np.ndarray:
+        """[n, 128, 128, 3] uint8. cfg: of classifier-free guidance; 1 is none."""
+        side = scenes.SIDE
+        states = self._states(captions)
+        kept = [_Kept(torch.empty(0), state) for state in states]
+        context, mask = self._context(kept, [False] * len(kept))
+        empty, open_mask = self._context(kept, [True] * len(kept))
+        noise = flux_model.seeded_noise(seed, len(kept), 16, side, side).to(self.device)
+
+        def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
+            sigma = sigmas[step].expand(len(kept)).to(self.device)
+            told = self._velocity(latents, sigma, context, mask)
+            if cfg == 1.0:
+                return told
+            untold = self._velocity(latents, sigma, empty, open_mask)
+            return untold + cfg * (told - untold)
+
+        sigmas = torch.linspace(1, 0, steps + 1)
+        latents = flux_model.euler(predict, noise, sigmas)
+        config = vae.TRAINED_CONFIG
+        decoded = self.vae.decode(latents / config["scaling_factor"] + config["shift_factor"]).sample
+        return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.settings.task_identity(), "mllm": self.mllm.identity.label}
+
+    def _velocity(
+        self, latents: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """`flux.velocity` with a mask over padded text; equal to it where there is no padding."""
+        rows = latents.shape[-1] // flux_model.PATCH
+        batch = latents.shape[0]
+        predicted = self.module.transformer(
+            hidden_states=flux_model.to_tokens(latents),
+            encoder_hidden_states=context,
+            pooled_projections=latents.new_zeros(batch, flux.CONFIG["pooled_projection_dim"]),
+            timestep=sigma,
+            img_ids=flux_model.positions((rows, rows), (), "auto").to(latents.device),
+            txt_ids=torch.zeros(context.shape[1], 3, device=latents.device),
+            guidance=torch.full((batch,), self.settings.guidance, device=latents.device),
+            joint_attention_kwargs={"attention_mask": mask},
+            return_dict=False,
+        )[0]
+        return flux_model.to_latents(predicted, rows).float()
+
+    def _context(self, kept: Sequence[_Kept], without: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projected states [b, longest, width], padded, and which tokens attention sees [b, 1, 1, all]."""
+        lengths = [1 if none else len(one.states) for one, none in zip(kept, without)]
+        longest = max(lengths)
+        states = torch.stack(
+            [F.pad(one.states.float(), (0, 0, 0, max(0, longest - len(one.states))))[:longest] for one in kept]
+        )
+        heard = ~torch.tensor(without)
+        tokens = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
+        context = self.module.projector(states.to(self.device))
+        context = context * (tokens & heard[:, None])[..., None].to(self.device)
+        picture = torch.ones(
+            len(kept), (scenes.SIDE // flux_model.DOWNSCALE // flux_model.PATCH) ** 2, dtype=torch.bool
+        )
+        return context, torch.cat([tokens, picture], 1)[:, None, None].to(self.device)
+
+    def _look_up(self, numbers: Sequence[int]) -> list[_Kept]:
+        with self._lock:
+            missing = sorted({number for number in numbers} - self._kept.keys())
+            if missing:
+                wanted = [scenes.single(self.settings.seed, number, self.settings.world()) for number in missing]
+                latents = self._latents([scenes.render(one.scene) for one in wanted])
+                states = self._states([one.caption for one in wanted])
+                self._kept.update({n: _Kept(*both) for n, both in zip(missing, zip(latents, states))})
+            return [self._kept[number] for number in numbers]
+
+    @torch.no_grad()
+    def _latents(self, pictures: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        config = vae.TRAINED_CONFIG
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1
+        with torch.autocast(self.device.type, enabled=False):
+            latents = self.vae.encode(pixels).latent_dist.mode()
+        return list(((latents - config["shift_factor"]) * config["scaling_factor"]).half())
+
+    @torch.no_grad()
+    def _states(self, captions: Sequence[str]) -> list[torch.Tensor]:
+        """For each caption alone in a prompt, the mean over the MLLM's layers: [tokens, hidden]."""
+        with torch.autocast(self.device.type, enabled=False):
+            encoded = (self.mllm.encode(Prompt(caption), device=self.device) for caption in captions)
+            return [states.states.float().mean(0).half() for states in encoded]
+
+
+@torch.no_grad()
+def _start(transformer: FluxTransformer2DModel) -> None:
+    """As diffusion transformers are begun: modulations and the last layer at zero."""
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear):
+            if (
+                name.endswith(("norm.linear", "norm1.linear", "norm1_context.linear", "norm_out.linear"))
+                or name == "proj_out"
+            ):
+                nn.init.zeros_(module.weight)
+            elif name.startswith("time_text_embed"):
+                nn.init.normal_(module.weight, std=0.02)
+            else:
+                nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
