@@ -169,8 +169,8 @@ def plot_layers(weights: LayerWeights) -> Image.Image:
     for number, (title, attention, direct) in enumerate(panels):
         y = top + number * (height + gap)
         canvas.text(_LEFT, y - 20, title, 17)
-        bars = [(_CONTEXT, attention), (_REFERENCES, direct)]
-        bars = [(colour, [float(v) for v in values]) for colour, values in bars if values is not None]
+        kinds = ((_CONTEXT, attention), (_REFERENCES, direct))
+        bars = [(colour, [float(v) for v in values]) for colour, values in kinds if values is not None]
         sentence = ""
         if direct is None:
             sentence = "This variant has no layerwise attention pooling here."
@@ -232,7 +232,7 @@ def _stage_legend(canvas: _Canvas, stages: Sequence[Stage | None], context_name:
         Stage.LATE: "references only",
         None: "neither",
     }
-    x = _MARGIN
+    x: float = _MARGIN
     for stage, meaning in meanings.items():
         if stage is None and not counts[None]:
             continue

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
-from ..lap import LayerwiseAttentionPooling
+from ..lap import LayerBlock, LayerwiseAttentionPooling
 from .measuring import compared, default_device, peak_bytes
 
 HIDDEN, LAYERS = 3584, 29
@@ -23,16 +25,17 @@ def measure(
     tokens = tokens or ((256 if quick else 1024) if cuda else (8 if quick else 32))
     generator = torch.Generator().manual_seed(0)
     lap = LayerwiseAttentionPooling(hidden, layers)
-    for parameter in (lap.blocks[0].attention.out.weight, lap.pool.weight):  # zero and constant otherwise
+    attention = cast(LayerBlock, lap.blocks[0]).attention
+    for parameter in (attention.out.weight, lap.pool.weight):  # zero and constant otherwise
         torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=generator)
     lap = lap.requires_grad_(False).to(device)
     states = torch.randn(tokens, layers, hidden, generator=generator).to(device)
 
     rows: list[int] = []
-    hook = lap.blocks[0].attention.value.register_forward_hook(lambda *call: rows.append(call[2].shape[0]))
+    hook = attention.value.register_forward_hook(lambda *call: rows.append(call[2].shape[0]))
     forms = {"folded": True, "plain": False}
-    results, numbers = {}, {"tokens": tokens, "hidden": hidden, "layers": layers}
-    numbers["heads"] = lap.blocks[0].attention.heads
+    results: dict[str, torch.Tensor] = {}
+    numbers: dict[str, float] = {"tokens": tokens, "hidden": hidden, "layers": layers, "heads": attention.heads}
     for name, folded in forms.items():
         rows.clear()
         results[name] = lap(states, folded=folded)[0]

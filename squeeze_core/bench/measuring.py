@@ -48,7 +48,7 @@ def compared(
         for run in runs.values():
             run()
         for repeat in range(repeats):
-            for name in list(runs) if repeat % 2 == 0 else list(reversed(runs)):
+            for name in list(runs)[:: 1 if repeat % 2 == 0 else -1]:
                 seconds[name].append(_seconds(runs[name], device))
     medians = {name: median(values) for name, values in seconds.items()}
     ratios = {

@@ -161,7 +161,7 @@ def main_dtype(path: Path) -> str:
 
 
 def _files(wanted: Wanted, roots: Sequence[Path]) -> list[Found]:
-    found = {}
+    found: dict[str, Found] = {}
     for root, path in _walk(roots):
         name = path.relative_to(root).as_posix()
         if re.search(wanted.pattern, name.removesuffix(path.suffix), re.IGNORECASE):
