@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from .console import say
+
+if TYPE_CHECKING:
+    from ..training.config import TrainConfig
 
 EXAMPLE = "squeeze train configs/squeeze_stage1.yaml --out runs/stage1 data.0.folder=/data/UNO-1M"
 
@@ -32,13 +35,22 @@ def train(
     GPUs: accelerate launch --num_processes 8 -m squeeze_core.cli train ...
     """
     from ..training.config import load_config
-    from ..training.loop import Trainer, check_folder
+    from ..training.loop import check_folder, leave_processes
 
     settings = load_config(config, changes or ())
     main = os.environ.get("RANK", "0") == "0"
     if main:
         check_folder(out, resume)  # before gigabytes are loaded
+    interrupted = _run(settings, out, resume, main)
+    leave_processes()
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _run(settings: TrainConfig, out: Path, resume: bool, main: bool) -> bool:
+    """Load, train and say so; whether it was interrupted."""
     from ..training.build import squeeze_task
+    from ..training.loop import Trainer
 
     if main:
         say("Loading the models ...")
@@ -48,15 +60,15 @@ def train(
             result = Trainer(task, settings, out, progress=progress).run(resume)
     finally:
         if task.walk.broken:
+            listed = out / ("broken.txt" if main else f"broken_{os.environ['RANK']}.txt")
             lines = [f"{key}\t{reason}\n" for key, reason in sorted(task.walk.broken.items())]
-            (out / ("broken.txt" if main else f"broken_{os.environ['RANK']}.txt")).write_text("".join(lines))
-            say(f"{len(lines)} broken example(s) were skipped; see {out / 'broken.txt'}.")
+            listed.write_text("".join(lines), encoding="utf-8")
+            say(f"{len(lines)} broken example(s) were skipped; see {listed}.")
     if main:
         done = "stopped and saved" if result.interrupted else "done"
         say(f"{done} at step {result.step} of {settings.steps}.")
         print(out)
-    if result.interrupted:
-        raise typer.Exit(INTERRUPTED)
+    return result.interrupted
 
 
 @contextmanager

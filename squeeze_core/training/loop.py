@@ -7,6 +7,7 @@ gives the same curve however it is spread over processes, and goes on after a ki
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -285,6 +286,18 @@ class Trainer:
     def _last_good(self) -> str:
         newest = self.checkpoints.latest()
         return "nothing was saved yet" if newest is None else f'the last good checkpoint is "{newest}"'
+
+
+def leave_processes() -> None:
+    """Take leave of the other processes, at the end of a program.
+
+    Call it when nothing holds the trained module any more: a process group that outlives the interpreter
+    sometimes aborts it, and torchrun then reports a failure where all was well.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def check_folder(folder: Path, resume: bool) -> None:
