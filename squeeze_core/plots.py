@@ -129,9 +129,9 @@ def plot_gate(
 
     curve = [(_LEFT + (step + 0.5) * column, y_of(sigma)) for step, sigma in enumerate(values[:-1])]
     canvas.line([*curve, (_RIGHT, y_of(values[-1]))], _INK, 2)
-    radius = min(5.0, max(1.5, column / 5))
     for (x, y), stage in zip(curve, stages):
-        canvas.dot(x, y, radius, _STAGE_COLOUR[stage])
+        if column >= 8:  # closer together, their outlines would eat the curve
+            canvas.dot(x, y, min(5.0, column / 5), _STAGE_COLOUR[stage])
 
     every = _tick_spacing(steps, column)
     for step in range(1, steps + 1):
