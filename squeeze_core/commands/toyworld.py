@@ -1,24 +1,81 @@
-"""`squeeze toyworld`: write the toy world and say where it is."""
+"""`squeeze toyworld`: write the toy world and say where it is; `squeeze toyworld train`: make its weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from ..errors import SqueezeError
 from .console import say
 
-EXAMPLE = "squeeze toyworld --out toyworld"
+EXAMPLE = "squeeze toyworld --out toyworld; squeeze toyworld train --only vae --out runs/toy"
+
+INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
 def toyworld(
-    out: Annotated[Optional[Path], typer.Option(help="Folder; without it, the cache folder.")] = None,  # noqa: UP045
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+    action: Annotated[str, typer.Argument(help="build writes the models; train makes their weights.")] = "build",
+    changes: Annotated[
+        Optional[list[str]],  # noqa: UP045, typer reads it at run time, on Python 3.10 too
+        typer.Argument(metavar="[KEY=VALUE]...", help="train: changes to the configs, such as steps=100."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder; build alone has one, the cache folder.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(min=0, help="build: of the random weights.")] = 0,
+    only: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="train: vae, mllm, flux, stage1 or stage2; without it, all of them in this order."),
+    ] = None,
+    configs: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="train: folder of toy_vae.yaml and the others; without it, the repository's configs."),
+    ] = None,
 ) -> None:
-    """Write the tiny models (FLUX, VAE, MLLM, adapter) to a folder and print it."""
-    from .. import toyworld as world
+    """Write the tiny models (FLUX, VAE, MLLM, adapter) to a folder and print it; or train them.
 
-    paths = world.build(out, seed)
-    say(f"Toy world: {world.NOTICE}.")
-    print(paths.folder)
+    Training goes on where it stopped: run the same command again.
+    """
+    if action == "train":
+        _train(changes or [], out, only, configs)
+    elif action != "build" or changes:
+        raise SqueezeError(f'"{" ".join([action, *(changes or [])])}" is nothing to do; write build or train.')
+    else:
+        from .. import toyworld as world
+
+        paths = world.build(out, seed)
+        if not world.is_whole(world.SHIPPED) or seed:
+            say(f"Toy world: {world.NOTICE}.")
+        print(paths.folder)
+
+
+def _train(changes: list[str], out: Path | None, only: str | None, configs: Path | None) -> None:
+    from ..toyworld.pretraining import run
+
+    if out is None:
+        raise SqueezeError("Training needs a folder for its runs: add --out runs/toy.")
+    for part in (only,) if only else run.ORDER:
+        with _bar(part) as progress:
+            result = run.train_part(part, out, configs=configs or run.CONFIGS, changes=changes, progress=progress)
+        say(f"{part}: {'stopped and saved' if result.interrupted else 'done'} at step {result.step}.")
+        if result.interrupted:
+            raise typer.Exit(INTERRUPTED)
+    print(out / "world")
+
+
+@contextmanager
+def _bar(part: str) -> Iterator[Callable[[int, int, float], None]]:
+    """Steps and the loss on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(part), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        bar = bars.add_task(part, total=None, loss=float("nan"))
+
+        def report(step: int, steps: int, loss: float) -> None:
+            bars.update(bar, completed=step, total=steps, loss=loss)
+
+        yield report

@@ -4,17 +4,32 @@
 """
 
 from .vae import comfy_vae_config, comfy_vae_state
-from .world import NOTICE, VERSION, ToyWorld, ToyWorldPaths, build, default_folder, is_complete, load
+from .world import (
+    NOTICE,
+    SHIPPED,
+    VERSION,
+    ToyWorld,
+    ToyWorldPaths,
+    assemble,
+    build,
+    default_folder,
+    is_complete,
+    is_whole,
+    load,
+)
 
 __all__ = [
     "NOTICE",
+    "SHIPPED",
     "VERSION",
     "ToyWorld",
     "ToyWorldPaths",
+    "assemble",
     "build",
     "comfy_vae_config",
     "comfy_vae_state",
     "default_folder",
     "is_complete",
+    "is_whole",
     "load",
 ]

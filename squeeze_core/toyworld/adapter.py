@@ -14,11 +14,12 @@ from ..lap import LAPConfig
 from . import flux, mllm
 from .weights import normal, seeded
 
-LORA_RANK = 4
+LORA_RANK = 4  # of the untrained one
+TRAINED_LORA_RANK = 16
 _WIDTH = flux.CONFIG["num_attention_heads"] * flux.CONFIG["attention_head_dim"]
 
 
-def config(final_norm_hash: str) -> adapter.AdapterConfig:
+def config(final_norm_hash: str, lora_rank: int = LORA_RANK) -> adapter.AdapterConfig:
     """The config for the tiny models; `trained_by` is empty because nothing has trained them."""
     return adapter.AdapterConfig(
         mllm=adapter.MLLMSpec(
@@ -38,28 +39,29 @@ def config(final_norm_hash: str) -> adapter.AdapterConfig:
         dla=DLAConfig(
             hidden=mllm.HIDDEN, layers=mllm.LAYERS + 1, context=flux.CONTEXT_WIDTH, lap=LAPConfig(heads=3)
         ),
-        lora_rank=LORA_RANK,
+        lora_rank=lora_rank,
     )
 
 
 def write(path: Path, mllm_folder: Path, seed: int) -> None:
     """Write the adapter for the MLLM in a folder. Touches no global random numbers."""
-    settings = config(_final_norm_hash(mllm_folder))
+    settings = config(final_norm_hash(mllm_folder))
     aggregator = seeded(lambda: Aggregator(settings.dla), seed)
-    adapter.save(path, settings, aggregator.state_dict(), _lora(seed))
+    adapter.save(path, settings, aggregator.state_dict(), lora_state(seed, settings))
 
 
-def _lora(seed: int) -> dict[str, torch.Tensor]:
-    """As `lora_A` and `lora_B` of rank 4; B makes the update about a fifth of the weight it is added to."""
+def lora_state(seed: int, settings: adapter.AdapterConfig) -> dict[str, torch.Tensor]:
+    """As `lora_A` and `lora_B` of the config's rank; the update is about a fifth of the weight it is added to."""
     tensors = {}
     for module in lora.attention_modules(flux.CONFIG["num_layers"], flux.CONFIG["num_single_layers"]):
         a, b = (f"{lora.PREFIX}{module}.lora_{part}.weight" for part in "AB")
-        tensors[a] = normal(a, (LORA_RANK, _WIDTH), seed) / _WIDTH**0.5
-        tensors[b] = normal(b, (_WIDTH, LORA_RANK), seed) / 10
+        tensors[a] = normal(a, (settings.lora_rank, _WIDTH), seed) / _WIDTH**0.5
+        tensors[b] = normal(b, (_WIDTH, settings.lora_rank), seed) / 10
     return tensors
 
 
-def _final_norm_hash(folder: Path) -> str:
+def final_norm_hash(folder: Path) -> str:
+    """Of the MLLM in a folder, as `MLLMIdentity` has it."""
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         weight = file.get_tensor("model.language_model.norm.weight")
     return hashlib.sha256(weight.float().numpy().astype("<f4").tobytes()).hexdigest()[:16]

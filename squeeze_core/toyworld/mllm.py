@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import tokenizer
 from .tokenizer import token_id, write_json
 from .weights import Gains, seeded
+
+if TYPE_CHECKING:
+    import torch
 
 IMAGE_SIZE = 224
 PATCH = 14
@@ -104,8 +107,11 @@ _GAINS: Gains = (
 )
 
 
-def write(folder: Path, seed: int) -> None:
-    """Write config, untrained float32 weights, tokenizer and processor. Touches no global random numbers."""
+def write(folder: Path, seed: int, trained: dict[str, torch.Tensor] | None = None) -> None:
+    """Write config, float32 weights, tokenizer and processor. Touches no global random numbers.
+
+    trained: the weights, in the names of transformers' state dict; None for untrained ones.
+    """
     from safetensors.torch import save_file
     from transformers import AutoConfig, InternVLForConditionalGeneration
 
@@ -126,6 +132,9 @@ def write(folder: Path, seed: int) -> None:
     )
     tokenizer.write(folder)
 
+    if trained is not None:
+        save_file(trained, folder / "model.safetensors", metadata={"format": "pt"})
+        return
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     model = seeded(lambda: InternVLForConditionalGeneration(config), seed, _GAINS)
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}  # tied

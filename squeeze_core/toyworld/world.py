@@ -18,6 +18,7 @@ from .. import bfl
 from ..adapter import Adapter
 from ..errors import SqueezeError
 from . import adapter, flux, mllm, vae
+from .shapes import flux_shapes
 from .tokenizer import write_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 VERSION = 2  # of the weights and files; a change of either makes a new folder
 NOTICE = "untrained weights: expect noise-like pictures; this shows that the machinery runs"
 
+# Trained weights that belong to the package: vae, mllm, flux and adapter, bf16. Empty while there are none.
+SHIPPED = Path(__file__).parent / "trained"
+PARTS = ("vae", "mllm", "flux", "adapter")
+# FLUX's weights for the pooled vector, which is zeros throughout: no gradient ever reaches them. Not shipped.
+UNUSED = "time_text_embed.text_embedder.linear_1.weight"
 _MANIFEST = "manifest.json"
 _KIND = "squeeze toy world"
 
@@ -102,7 +108,7 @@ def build(folder: str | Path | None = None, seed: int = 0) -> ToyWorldPaths:
         temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
         try:
             temporary.mkdir(parents=True)
-            _write(temporary, seed)
+            _write(temporary, seed, SHIPPED if seed == 0 and is_whole(SHIPPED) else None)
             _place(temporary, folder, seed)
         except OSError as error:
             raise SqueezeError(
@@ -112,6 +118,30 @@ def build(folder: str | Path | None = None, seed: int = 0) -> ToyWorldPaths:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return ToyWorldPaths(folder)
+
+
+def assemble(folder: str | Path, weights: str | Path, seed: int = 0) -> ToyWorldPaths:
+    """Write a toy world with the trained parts that a folder of weights has, the others untrained.
+
+    weights: any of vae, mllm, flux and adapter, .safetensors each. A toy world that was in `folder` is replaced;
+    raises `SqueezeError` when something else is there.
+    """
+    folder = Path(folder).expanduser().absolute()
+    _check_replaceable(folder)
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+    try:
+        temporary.mkdir(parents=True)
+        _write(temporary, seed, Path(weights))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ToyWorldPaths(folder)
+
+
+def is_whole(weights: Path) -> bool:
+    """Whether a folder of weights has every part."""
+    return all((weights / f"{part}.safetensors").is_file() for part in PARTS)
 
 
 def load(folder: str | Path | None = None, seed: int = 0) -> ToyWorld:
@@ -128,6 +158,7 @@ def load(folder: str | Path | None = None, seed: int = 0) -> ToyWorld:
         mllm=load_mllm(paths.mllm, device="cpu"),
         adapter=load_adapter(paths.adapter),
         paths=paths,
+        trained=bool((_manifest(paths.folder) or {}).get("trained")),
     )
 
 
@@ -142,24 +173,43 @@ def is_complete(folder: Path, seed: int = 0) -> bool:
         return False
 
 
-def _write(folder: Path, seed: int) -> None:
+def _write(folder: Path, seed: int, weights: Path | None = None) -> None:
     paths = ToyWorldPaths(folder)
-    transformer = flux.state(seed)
+    transformer = _trained(weights, "flux") or flux.state(seed)
     _save_for_diffusers(paths.flux, "FluxTransformer2DModel", flux.CONFIG, transformer)
     _save({key: tensor.contiguous() for key, tensor in bfl.to_bfl(transformer).items()}, paths.flux_file)
-    _save_for_diffusers(paths.vae, "AutoencoderKL", vae.CONFIG, vae.state(seed))
-    mllm.write(paths.mllm, seed)
-    adapter.write(paths.adapter, paths.mllm, seed)
+    autoencoder = _trained(weights, "vae")
+    config = vae.CONFIG if autoencoder is None else vae.TRAINED_CONFIG
+    _save_for_diffusers(paths.vae, "AutoencoderKL", config, autoencoder or vae.state(seed))
+    mllm.write(paths.mllm, seed, _trained(weights, "mllm"))
+    if weights is not None and (weights / "adapter.safetensors").is_file():
+        shutil.copyfile(weights / "adapter.safetensors", paths.adapter)
+    else:
+        adapter.write(paths.adapter, paths.mllm, seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    trained = weights is not None and is_whole(weights)
     manifest = {
         "kind": _KIND,
         "version": VERSION,
         "seed": seed,
-        "trained": False,
-        "note": NOTICE,
+        "trained": trained,
+        "note": "" if trained else NOTICE,
         "files": {path.relative_to(folder).as_posix(): _digest(path) for path in files},
     }
     write_json(folder / _MANIFEST, manifest)
+
+
+def _trained(weights: Path | None, part: str) -> dict[str, torch.Tensor] | None:
+    """The trained state dict of a part, float32, or None where there is none."""
+    from safetensors.torch import load_file
+
+    path = None if weights is None else weights / f"{part}.safetensors"
+    if path is None or not path.is_file():
+        return None
+    state = {name: tensor.float() for name, tensor in load_file(path).items()}
+    if part == "flux":
+        state[UNUSED] = torch.zeros(flux_shapes(flux.CONFIG)[UNUSED])
+    return state
 
 
 def _save_for_diffusers(folder: Path, kind: str, config: dict, state: dict[str, torch.Tensor]) -> None:

@@ -83,7 +83,7 @@ class DrawingTask(Task):
             "numbers": [draws.shuffled("pool", index, settings.pool) for index in indices],
             "noise": torch.stack([draws.normal("noise", index, (16, side, side)) for index in indices]),
             "sigma": torch.sigmoid(gaussians + settings.logit_mean),
-            "without": [draws.chance("null", index, settings.null) for index in indices],
+            "without": [draws.chance("textless", index, settings.textless) for index in indices],
         }
 
     def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:

@@ -57,13 +57,13 @@ class MLLMSettings(PartSettings):
 class FluxSettings(PartSettings):
     """pool: different pictures, whose latents and states are kept in memory (about 30 kB each).
 
-    null: share of samples without text, the one zero token of the gate's late stage.
+    textless: share of samples without text, the one zero token of the gate's late stage.
     guidance: FLUX's guidance input while training. logit_mean: middle of the times' logit-normal distribution.
     """
 
     part: Literal["flux"]
     pool: int = Field(default=8192, ge=1)
-    null: float = Field(default=0.1, ge=0, le=1)
+    textless: float = Field(default=0.1, ge=0, le=1)
     guidance: float = Field(default=1.0, ge=0)
     logit_mean: float = 0.0
 

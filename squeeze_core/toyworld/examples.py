@@ -1,0 +1,75 @@
+"""The toy world's pairs as a data set of subject-driven generation, for `squeeze train`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import SqueezeError
+from . import scenes
+
+if TYPE_CHECKING:
+    from ..data.examples import Example
+
+
+class ToyOptions(BaseModel):
+    """Which pairs: what a config says under `options` of a data set of kind "toyworld".
+
+    seed: of the pairs. count: how many there are. kinds: shares of pairs of one subject, of several, and of the
+    reasoning case. carrying: share of references with a secondary object. max_turn: degrees. plain_styles:
+    photos only. split: "train", or "test" for identities that training never shows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=0, ge=0)
+    count: int = Field(default=100_000, ge=1, le=10_000_000)
+    kinds: dict[scenes.Kind, float] = {"one": 0.8, "several": 0.1, "reasoning": 0.1}
+    carrying: float = Field(default=0.1, ge=0, le=1)
+    max_turn: float = Field(default=29.0, ge=0, le=180)
+    plain_styles: bool = False
+    split: scenes.Split = "train"
+
+    def world(self) -> scenes.WorldOptions:
+        styles = {"styles": (("a photo of", 1.0),)} if self.plain_styles else {}
+        return scenes.WorldOptions(
+            max_turn=self.max_turn,
+            carrying=self.carrying,
+            kinds=tuple(self.kinds.items()),
+            split=self.split,
+            **styles,
+        )
+
+
+class ToyExamples:
+    """Pairs made on the fly; see `ToyOptions`. Raises `SqueezeError` for options that do not fit."""
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            self.options = ToyOptions(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise SqueezeError(f'The toy world\'s data option "{key}" is not right: {first["msg"]}.') from error
+        if not sum(self.options.kinds.values()) > 0 or min(self.options.kinds.values()) < 0:
+            raise SqueezeError(f"The shares of kinds are {self.options.kinds}; give numbers above 0.")
+
+    def __len__(self) -> int:
+        return self.options.count
+
+    def __getitem__(self, number: int) -> Example:
+        from PIL import Image
+
+        from ..data.examples import Example
+
+        pair = self.pair(number)
+        pictures = [Image.fromarray(scenes.render(scene)) for scene in (pair.target, *pair.references)]
+        return Example(pair.prompt, pictures[0], tuple(pictures[1:]), f"toy pair {number}")
+
+    def pair(self, number: int) -> scenes.Pair:
+        """The ground truth of an example."""
+        return scenes.pair(self.options.seed, number, self.options.world())
+
+    def identity(self) -> str:
+        return f"toyworld {self.options.model_dump_json()}"

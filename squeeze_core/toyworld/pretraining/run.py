@@ -1,0 +1,164 @@
+"""Makes the toy world's trained weights, part after part, in one folder.
+
+OUT/vae, mllm, flux, stage1, stage2    run folders of the training loop, each resumable
+OUT/weights                            what came out, bf16, with `made_by.json`: config and command of each
+OUT/world                              a toy world with the parts that are there
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ... import adapter as adapter_file
+from ...dla import Aggregator
+from ...errors import SqueezeError
+from ...files import save_atomically
+from ...training.checkpoint import Checkpoints, read_tensors
+from ...training.config import changed, load_config, read_yaml
+from ...training.loop import Progress, RunResult, Trainer
+from ...training.state import AVERAGE, WEIGHTS
+from .. import adapter, world
+from .settings import PARTS, FluxSettings, MLLMSettings, VAESettings, parse
+
+if TYPE_CHECKING:
+    from ...training.task import Task
+
+STAGES = ("stage1", "stage2")
+ORDER = (*PARTS, *STAGES)
+# In the repository; an installed package has no configs.
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+COMMAND = "squeeze toyworld train --only {part} --out RUN"
+
+
+def train_part(
+    part: str,
+    out: Path,
+    *,
+    configs: Path = CONFIGS,
+    changes: Sequence[str] = (),
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Train one part of `ORDER` and put it into OUT/weights and OUT/world; one that is done is not done again.
+
+    changes: `key=value`, as for `squeeze train`. Raises `SqueezeError` when an earlier part is missing.
+    """
+    if part not in ORDER:
+        raise SqueezeError(f'There is no part "{part}" of the toy world. Choose one of {", ".join(ORDER)}.')
+    path = configs / f"toy_{part}.yaml"
+    for needed in _needs(part):
+        if not (out / "weights" / f"{needed}.safetensors").is_file():
+            raise SqueezeError(f'"{part}" is trained on the toy world\'s {needed}: train --only {needed} first.')
+    paths = world.assemble(out / "world", out / "weights")
+    task: Task
+    if part in STAGES:
+        from ...training.build import squeeze_task
+
+        models = (f"models.flux={paths.flux}", f"models.vae={paths.vae}", f"models.mllm={paths.mllm}")
+        begin = f"init={out / 'weights' / 'start.safetensors' if part == 'stage1' else out / 'stage1'}"
+        settings: Any = load_config(path, (*models, begin, *changes))
+        task = squeeze_task(settings)
+    else:
+        settings = parse(changed(read_yaml(path), changes))
+        task = _task(settings, paths)
+    result = Trainer(task, settings, out / part, progress=progress).run(resume)
+    if not result.interrupted:
+        _keep(part, out, settings, paths)
+        world.assemble(out / "world", out / "weights")
+    return result
+
+
+def _needs(part: str) -> tuple[str, ...]:
+    return {"vae": (), "mllm": (), "flux": ("vae", "mllm")}.get(part, PARTS)
+
+
+def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyWorldPaths) -> Task:
+    if isinstance(settings, VAESettings):
+        from .autoencoder import VAETask
+
+        return VAETask(settings)
+    if isinstance(settings, MLLMSettings):
+        from .captioning import CaptioningTask
+
+        return CaptioningTask(settings, paths.mllm)
+    from diffusers import AutoencoderKL
+
+    from ...mllm.loading import load
+    from .drawing import DrawingTask
+
+    autoencoder = AutoencoderKL.from_pretrained(paths.vae, local_files_only=True)
+    return DrawingTask(settings, autoencoder, load(paths.mllm, device="cpu"))
+
+
+def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> None:
+    """Write a part's weights as they are shipped, and how they were made."""
+    weights = out / "weights"
+    if part in STAGES:
+        from ...training.export import export
+
+        export(out / part, weights / "adapter.safetensors", "bf16")
+    else:
+        state = _trained_state(out / part)
+        keepers: dict[str, Callable[[], None]] = {
+            "vae": lambda: _save_vae(state, weights),
+            "mllm": lambda: _save(weights / "mllm.safetensors", _as_checkpoint(state)),
+            "flux": lambda: _save_flux(state, weights, paths),
+        }
+        keepers[part]()
+    record = weights / "made_by.json"
+    made = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    config = settings.model_dump(mode="json", exclude={"models", "init"})
+    made[part] = {"command": COMMAND.format(part=part), "config": config}
+    temporary = record.with_suffix(".tmp")
+    temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(record)
+
+
+def _trained_state(run: Path) -> dict[str, torch.Tensor]:
+    newest = Checkpoints(run / "checkpoints").latest()
+    if newest is None:
+        raise SqueezeError(f'The run "{run}" has no checkpoint. Train it first.')
+    return read_tensors(newest, AVERAGE) or read_tensors(newest, WEIGHTS)
+
+
+def _save(path: Path, state: dict[str, torch.Tensor]) -> None:
+    bad = [name for name, tensor in state.items() if not tensor.numel() or not torch.isfinite(tensor).all()]
+    if bad:
+        raise SqueezeError(f"{bad[0]} is empty or not finite, so nothing was written. Train the part again.")
+    save_atomically(path, {name: tensor.to(torch.bfloat16) for name, tensor in state.items()}, {"format": "pt"})
+
+
+def _save_vae(state: dict[str, torch.Tensor], weights: Path) -> None:
+    from .autoencoder import at_flux_scale
+
+    _save(weights / "vae.safetensors", at_flux_scale(state))
+
+
+def _as_checkpoint(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the output layer, which is the embedding."""
+    return {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
+
+
+def _save_flux(state: dict[str, torch.Tensor], weights: Path, paths: world.ToyWorldPaths) -> None:
+    """FLUX, and an adapter to begin stage 1 with: an untrained DLA, the projector, a LoRA that does nothing yet."""
+    parts: dict[str, dict[str, torch.Tensor]] = {"transformer.": {}, "projector.": {}}
+    for name, tensor in state.items():
+        prefix = name.partition(".")[0] + "."
+        parts[prefix][name.removeprefix(prefix)] = tensor
+    parts["transformer."].pop(world.UNUSED)
+    _save(weights / "flux.safetensors", parts["transformer."])
+    settings = adapter.config(adapter.final_norm_hash(paths.mllm), adapter.TRAINED_LORA_RANK)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        aggregator = Aggregator(settings.dla)
+    aggregator.projector.load_state_dict(parts["projector."])
+    lora = {
+        name: tensor * (0.0 if ".lora_B." in name else 1.0)
+        for name, tensor in adapter.lora_state(0, settings).items()
+    }
+    adapter_file.save(weights / "start.safetensors", settings, aggregator.state_dict(), lora)
