@@ -111,6 +111,12 @@ def apply_lora(
         linear.weight = nn.Parameter(fused, requires_grad=False)
 
 
+def remove_lora(transformer: FluxTransformer2DModel) -> None:
+    """Undo `apply_lora` without fuse; nothing happens when there is none."""
+    if "squeeze" in getattr(transformer, "peft_config", {}):
+        transformer.delete_adapters("squeeze")
+
+
 def torch_dtype(dtype: Dtype) -> torch.dtype | None:
     """None for "default". Raises `SqueezeError` for an unknown name."""
     if dtype not in get_args(Dtype):

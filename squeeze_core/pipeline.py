@@ -50,7 +50,7 @@ class SqueezePipeline:
 
     device: None means a CUDA GPU if there is one, else the CPU. offload: the models rest on the CPU, and only
     the one at work is on the device. An encoded prompt or reference is kept, so that another gate, seed,
-    schedule, guidance or layer selection runs neither the MLLM nor the VAE again.
+    schedule, guidance, layer selection or adapter (`use_adapter`) runs neither the MLLM nor the VAE again.
 
     Raises `SqueezeError` unless the adapter's config fits the MLLM and FLUX.
     """
@@ -66,16 +66,11 @@ class SqueezePipeline:
         device: torch.device | str | None = None,
         offload: bool = False,
     ) -> None:
-        config.check_mllm(mllm.identity)
-        config.check_dit(flux.spec_of(transformer))
-        if config.attention != "joint":
-            raise SqueezeError(
-                f'This adapter asks for "{config.attention}" attention to references, which this version does not '
-                'have. Use one trained with "joint".'
-            )
+        _check(config, mllm, transformer)
         self.transformer, self.vae, self.mllm, self.dla, self.config = transformer, vae, mllm, dla, config
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.offload = offload
+        self._fused = False
         self._prompts: OrderedDict[tuple, LayerStates] = OrderedDict()
         self._latents: OrderedDict[str, torch.Tensor] = OrderedDict()
         if not offload:
@@ -133,7 +128,26 @@ class SqueezePipeline:
     ) -> SqueezePipeline:
         adapter.config.check_dit(flux.spec_of(transformer))
         loading.apply_lora(transformer, adapter.lora, strength, fuse)
-        return cls(transformer, vae, mllm, adapter.aggregator, adapter.config, device=device, offload=offload)
+        made = cls(transformer, vae, mllm, adapter.aggregator, adapter.config, device=device, offload=offload)
+        made._fused = fuse and bool(adapter.lora)
+        return made
+
+    def use_adapter(self, adapter: str | Path | Adapter, strength: float = 1.0) -> None:
+        """Change to another adapter for the same models. Prompts stay encoded: the MLLM does not run again.
+
+        Only while the LoRA stands apart from FLUX's weights. Raises `SqueezeError`, and then nothing has
+        changed, when the adapter does not fit or the present LoRA is fused.
+        """
+        if self._fused:
+            raise SqueezeError("The present LoRA is fused into FLUX's weights. Load the pipeline with fuse=False.")
+        loaded = adapter if isinstance(adapter, Adapter) else adapter_file.load(adapter)
+        _check(loaded.config, self.mllm, self.transformer)
+        loading.remove_lora(self.transformer)
+        loading.apply_lora(self.transformer, loaded.lora, strength)
+        self.dla, self.config = loaded.aggregator, loaded.config
+        if not self.offload:
+            self.dla.to(self.device)
+            self.transformer.to(self.device)
 
     @torch.no_grad()
     def generate(
@@ -342,6 +356,16 @@ class SqueezePipeline:
         if tuple(pooled.shape) != (1, width):
             raise SqueezeError(f"The pooled vector is {list(pooled.shape)}; it must be [1, {width}].")
         return pooled.to(self.device)
+
+
+def _check(config: AdapterConfig, mllm: Backbone, transformer: FluxTransformer2DModel) -> None:
+    config.check_mllm(mllm.identity)
+    config.check_dit(flux.spec_of(transformer))
+    if config.attention != "joint":
+        raise SqueezeError(
+            f'This adapter asks for "{config.attention}" attention to references, which this version does not '
+            'have. Use one trained with "joint".'
+        )
 
 
 def _heard(

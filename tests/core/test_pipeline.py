@@ -347,3 +347,32 @@ def test_an_adapter_trained_with_clip_l_asks_for_its_vector(folder):
         latents(pipeline)
     pooled = [torch.full((1, 768), value) for value in (0.0, 1.0)]
     assert not torch.equal(latents(pipeline, pooled=pooled[0]), latents(pipeline, pooled=pooled[1]))
+
+
+def test_another_adapter_does_not_run_the_mllm_again(folder, monkeypatch):
+    """And gives what a pipeline made with it gives; going back gives the first pictures again."""
+    first = toyworld.load(folder)
+    other = replace(first.adapter, lora={key: -2 * tensor for key, tensor in first.adapter.lora.items()})
+    pipeline = SqueezePipeline.from_toy_world(first, fuse=False)
+    reads = calls(monkeypatch, pipeline.mllm, "encode")
+    before = latents(pipeline)
+    pipeline.use_adapter(other)
+    after = latents(pipeline)
+    assert len(reads) == 1 and not torch.allclose(after, before, atol=1e-2)
+    fresh = SqueezePipeline.from_toy_world(replace(toyworld.load(folder), adapter=other), fuse=False)
+    assert torch.allclose(latents(fresh), after, atol=1e-5)
+    pipeline.use_adapter(first.adapter)
+    assert torch.allclose(latents(pipeline), before, atol=1e-5) and len(reads) == 1
+
+
+def test_an_adapter_that_does_not_fit_changes_nothing(folder):
+    toy = toyworld.load(folder)
+    pipeline = SqueezePipeline.from_toy_world(toy, fuse=False)
+    before, spec = latents(pipeline), toy.adapter.config.mllm.model_copy(update={"final_norm_hash": "0" * 16})
+    wrong = replace(toy.adapter, config=toy.adapter.config.model_copy(update={"mllm": spec}))
+    with pytest.raises(SqueezeError, match="final_norm_hash"):
+        pipeline.use_adapter(wrong)
+    assert torch.equal(latents(pipeline), before)
+    fused = SqueezePipeline.from_toy_world(toyworld.load(folder), fuse=True)
+    with pytest.raises(SqueezeError, match="fused"):
+        fused.use_adapter(toy.adapter)
