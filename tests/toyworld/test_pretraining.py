@@ -1,0 +1,212 @@
+"""The toy world's own training: tasks that learn, runs that go on, weights that make a toy world."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from squeeze_core import flux as flux_model
+from squeeze_core import toyworld
+from squeeze_core.errors import SqueezeError
+from squeeze_core.mllm import Prompt
+from squeeze_core.toyworld import mllm, scenes, vae
+from squeeze_core.toyworld.examples import ToyExamples
+from squeeze_core.toyworld.pretraining import run
+from squeeze_core.toyworld.pretraining.autoencoder import VAETask, at_flux_scale
+from squeeze_core.toyworld.pretraining.captioning import DESCRIBE, CaptioningTask, pixel_values
+from squeeze_core.toyworld.pretraining.drawing import DrawingTask, _Kept
+from squeeze_core.toyworld.pretraining.settings import FluxSettings, MLLMSettings, VAESettings
+from squeeze_core.training.config import load_config
+
+LOOP = {"steps": 2, "batch_size": 4}
+
+
+def learned(task, steps: int, batch_size: int, learning_rate: float = 1e-3) -> tuple[float, float]:
+    """Losses of a fixed batch before and after steps on it."""
+    optimizer = torch.optim.AdamW(task.module.parameters(), learning_rate)
+    batch = task.batch(range(batch_size))
+    losses = []
+    for _ in range(steps + 1):
+        loss, _ = task.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses[0], losses[-1]
+
+
+@pytest.fixture(scope="module")
+def captioning(toy_paths):
+    return CaptioningTask(MLLMSettings(part="mllm", **LOOP), toy_paths.mllm)
+
+
+@pytest.fixture(scope="module")
+def drawing(toy):
+    from diffusers import AutoencoderKL
+
+    autoencoder = AutoencoderKL(**vae.TRAINED_CONFIG)
+    return DrawingTask(FluxSettings(part="flux", pool=16, **LOOP), autoencoder, toy.mllm)
+
+
+def test_the_vae_learns_to_give_a_batch_back():
+    first, last = learned(VAETask(VAESettings(part="vae", crop=32, **LOOP)), 25, 4)
+    assert last < 0.7 * first
+
+
+def test_the_mllm_learns_a_batch_of_captions(captioning):
+    first, last = learned(captioning, 8, 2)
+    assert last < 0.8 * first
+
+
+def test_flux_learns_a_batch_of_pictures(drawing):
+    first, last = learned(drawing, 15, 4, 2e-3)
+    assert last < 0.8 * first
+
+
+@pytest.mark.parametrize("name", ["captioning", "drawing"])
+def test_a_sample_is_a_function_of_its_index_alone(request, name):
+    task = request.getfixturevalue(name)
+    together, alone = task.batch([3, 5]), task.batch([5])
+    if name == "captioning":
+        length = int((alone["weights"][0] > 0).nonzero().max()) + 1
+        assert torch.equal(together["ids"][1, :length], alone["ids"][0, :length])
+    else:
+        assert together["numbers"][1] == alone["numbers"][0]
+        assert torch.equal(together["noise"][1], alone["noise"][0]) and together["sigma"][1] == alone["sigma"][0]
+
+
+def test_the_mllm_is_trained_on_the_very_tokens_and_nearly_the_pixels_that_encode_makes(captioning, toy):
+    pair = scenes.pair(0, 2)
+    picture = scenes.render(pair.references[0])
+    for text in (pair.prompt, DESCRIBE):
+        inputs = toy.mllm.inputs(Prompt(text, (Image.fromarray(picture),)), "cpu")
+        mine, weights = captioning._tokens(text, "a star")
+        theirs = inputs["input_ids"][0].tolist()
+        assert mine[: len(theirs)] == theirs
+        assert weights[len(theirs) :] == [1.0] * (len(mine) - len(theirs))
+    mine = pixel_values(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    assert (mine - inputs["pixel_values"]).abs().mean() < 0.005
+
+
+def test_the_answer_names_who_the_prompt_means(captioning):
+    asked = [captioning._asked(index) for index in range(40)]
+    rewritten = [(prompt, answer) for prompt, answer, _ in asked if prompt != DESCRIBE]
+    assert 10 <= len(rewritten) <= 30
+    for prompt, answer in rewritten:
+        assert "toy" in prompt and "toy" not in answer
+        assert prompt.rpartition(", ")[2] == answer.rpartition(", ")[2]  # the background
+
+
+def test_padded_captions_paint_what_they_paint_alone(drawing):
+    with torch.no_grad():
+        states = drawing._states(["a photo of a red star, on a beach", "a blue ring"])
+        context, mask = drawing._context([_Kept(torch.empty(0), state) for state in states], [False, False])
+        noise = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+        sigma = torch.tensor([0.7, 0.7])
+        together = drawing._velocity(noise, sigma, context, mask)[1]
+        heard = flux_model.Conditioning(context[1:, : len(states[1])], torch.zeros(1, 768), 1.0)
+        alone = flux_model.velocity(drawing.module.transformer, noise[1:], sigma[1:], heard)[0]
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_a_dropped_text_is_one_zero_token(drawing):
+    kept = [_Kept(torch.empty(0), torch.ones(5, mllm.HIDDEN)), _Kept(torch.empty(0), torch.ones(3, mllm.HIDDEN))]
+    context, mask = drawing._context(kept, [True, False])
+    assert mask[0, 0, 0, : context.shape[1]].sum() == 1 and not context[0].any()
+    assert mask[1, 0, 0, : context.shape[1]].sum() == 3 and context[1, :3].any()
+
+
+@torch.no_grad()
+def test_scaling_the_latents_changes_no_picture():
+    from diffusers import AutoencoderKL
+
+    task = VAETask(VAESettings(part="vae", **LOOP))
+    scaled = AutoencoderKL(**vae.TRAINED_CONFIG)
+    scaled.load_state_dict(at_flux_scale(task.module.state_dict(), count=4))
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = [model.encode(pixels).latent_dist for model in (task.module, scaled)]
+    factor = latents[1].mean / latents[0].mean
+    assert torch.allclose(factor, factor.flatten()[0].expand_as(factor), rtol=1e-3)
+    assert torch.allclose(latents[1].std, latents[0].std * factor.flatten()[0], rtol=1e-3)
+    pictures = [model.decode(each.mean).sample for model, each in zip((task.module, scaled), latents)]
+    assert torch.allclose(*pictures, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Every part, two steps each."""
+    out = tmp_path_factory.mktemp("made")
+    for part in run.ORDER:
+        run.train_part(
+            part, out, changes=("steps=2", "batch_size=2", "workers=0", "device=cpu", "tensorboard=false")
+        )
+    return out
+
+
+def test_all_parts_make_a_trained_toy_world_of_at_most_24_megabytes(made):
+    weights = [made / "weights" / f"{part}.safetensors" for part in toyworld.world.PARTS]
+    assert sum(path.stat().st_size for path in weights) <= 24e6
+    assert toyworld.is_whole(made / "weights")
+    world = toyworld.load(made / "world")
+    assert json.loads((made / "world" / "manifest.json").read_text())["trained"] is True
+    world.adapter.config.check_mllm(world.mllm.identity)
+    assert world.vae.config.norm_num_groups == vae.TRAINED_CONFIG["norm_num_groups"]
+
+
+def test_what_is_shipped_is_what_was_trained(made):
+    name = "transformer_blocks.0.attn.to_q.weight"
+    checkpoint = next((made / "flux" / "checkpoints").glob("step_*"))
+    trained = load_file(checkpoint / "weights.safetensors")[f"transformer.{name}"]
+    shipped = load_file(made / "weights" / "flux.safetensors")[name]
+    assert shipped.dtype == torch.bfloat16 and torch.equal(shipped, trained.bfloat16())
+    assert torch.equal(
+        load_file(made / "world" / "flux" / "diffusion_pytorch_model.safetensors")[name], shipped.float()
+    )
+
+
+def test_weights_say_which_config_and_command_made_them(made):
+    record = json.loads((made / "weights" / "made_by.json").read_text())
+    assert list(record) == list(run.ORDER)
+    for part, entry in record.items():
+        assert part in entry["command"] and entry["config"]["steps"] == 2
+        assert str(made) not in json.dumps(entry)
+
+
+def test_a_part_that_is_done_is_not_done_again(made):
+    before = (made / "vae" / "log.jsonl").read_bytes()
+    result = run.train_part("vae", made, changes=("steps=2", "batch_size=2", "device=cpu"))
+    assert result.step == 2 and (made / "vae" / "log.jsonl").read_bytes() == before
+
+
+def test_a_part_whose_models_are_missing_is_refused(tmp_path):
+    with pytest.raises(SqueezeError, match="train --only vae first"):
+        run.train_part("flux", tmp_path)
+    with pytest.raises(SqueezeError, match="no part"):
+        run.train_part("unet", tmp_path)
+
+
+def test_a_wrong_key_of_a_toy_config_is_named(tmp_path):
+    with pytest.raises(SqueezeError, match="stepz"):
+        run.train_part("vae", tmp_path, changes=("stepz=3",))
+
+
+def test_toy_examples_are_the_worlds_pairs():
+    examples = ToyExamples(seed=3, count=10, kinds={"several": 1.0})
+    assert len(examples) == 10
+    pair, example = examples.pair(4), examples[4]
+    assert example.prompt == pair.prompt and len(example.references) == 2
+    assert np.array_equal(np.asarray(example.target), scenes.render(pair.target))
+    assert examples.identity() != ToyExamples(seed=4, count=10, kinds={"several": 1.0}).identity()
+    with pytest.raises(SqueezeError, match="split"):
+        ToyExamples(split="dev")
+    with pytest.raises(SqueezeError, match="above 0"):
+        ToyExamples(kinds={"one": 0.0})
+
+
+@pytest.mark.parametrize("stage", run.STAGES)
+def test_the_stages_configs_are_ordinary_ones(stage):
+    config = load_config(run.CONFIGS / f"toy_{stage}.yaml", ("steps=3", "save_every=2", "batch_size=2", "seed=1"))
+    assert config.vae_references == (stage == "stage2") and config.steps == 3
