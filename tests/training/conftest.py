@@ -28,8 +28,8 @@ def uno(tmp_path_factory) -> Path:
     return tiny.write_uno(tmp_path_factory.mktemp("data") / "uno")
 
 
-@pytest.fixture
-def python(tmp_path):
+@pytest.fixture(scope="session")
+def program():
     """Run a program of this folder, or a module, in a process of its own; the process when wait is false."""
 
     def run(*arguments: str, wait: bool = True, processes: int = 1):

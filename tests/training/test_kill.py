@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from squeeze_core.training.loop import Trainer
+
+from .regression import Regression, settings
 from .test_loop import lines, same, saved
 
 SCRIPT = str(Path(__file__).with_name("regression.py"))
@@ -28,34 +31,35 @@ def killed_after(process, run, line_count, delay):
     return running
 
 
-def test_killed_again_and_again(tmp_path, python):
+def test_killed_again_and_again(tmp_path, program):
     """Saving at every step, so that most kills fall into the writing of a checkpoint."""
     steps, changes = 160, {"save_every": 1, "ema": 0.9, "schedule": "cosine", "dropout": 0.2, "workers": 2}
     whole, run = tmp_path / "whole", tmp_path / "run"
-    assert python(SCRIPT, str(whole), str(steps), json.dumps(changes)).returncode == 0
+    loop = {name: value for name, value in changes.items() if name != "dropout"}
+    Trainer(Regression(dropout=0.2), settings(steps, **loop), whole).run()
     rng, reached, kills = random.Random(0), 0, 0
     for _ in range(4):
-        process = python(SCRIPT, str(run), str(steps), json.dumps(changes), "--resume", wait=False)
+        process = program(SCRIPT, str(run), str(steps), json.dumps(changes), "--resume", wait=False)
         kills += killed_after(process, run, reached + rng.randrange(10, 40), rng.random() / 50)
         reached = len(lines(run))
     assert kills >= 3 and reached < steps
-    done = python(SCRIPT, str(run), str(steps), json.dumps(changes), "--resume")
+    done = program(SCRIPT, str(run), str(steps), json.dumps(changes), "--resume")
     assert done.returncode == 0, done.stderr
     assert same(saved(run), saved(whole))
     assert [(x["step"], x["loss"]) for x in lines(run)] == [(x["step"], x["loss"]) for x in lines(whole)]
 
 
-def test_killed_before_anything_was_saved(tmp_path, python):
+def test_killed_before_anything_was_saved(tmp_path, program):
     run, changes = tmp_path / "run", json.dumps({"save_every": 100000})
-    assert killed_after(python(SCRIPT, str(run), "1000000", changes, wait=False), run, 5, 0)
-    done = python(SCRIPT, str(run), "5", changes, "--resume")
-    assert done.returncode == 0 and [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5]
+    assert killed_after(program(SCRIPT, str(run), "1000000", changes, wait=False), run, 5, 0)
+    Trainer(Regression(), settings(5, save_every=100000), run).run(resume=True)
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_saves_and_ends_with_130(tmp_path, python, number):
+def test_asked_to_stop_it_saves_and_ends_with_130(tmp_path, program, number):
     run = tmp_path / "run"
-    process = python(SCRIPT, str(run), "1000000", json.dumps({"save_every": 100000}), wait=False)
+    process = program(SCRIPT, str(run), "1000000", json.dumps({"save_every": 100000}), wait=False)
     while not (run / "log.jsonl").is_file() or len((run / "log.jsonl").read_bytes()) < 300:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
