@@ -1,0 +1,134 @@
+"""DINO and CLIP: pictures and prompts -> unit vectors, whose products are the cosines of every identity score.
+
+Models come from local folders only (`weights.locate`), in float32. What was loaded, and how pictures were
+resized and cropped, is in `spec` and goes into every report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..errors import SqueezeError
+from . import preprocessing
+from .preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+from .weights import BackboneSpec, Role, describe, fetch_line, read_config, weight_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Dino:
+    """DINO's class token: [pictures, width]."""
+
+    def __init__(self, model: nn.Module, spec: BackboneSpec, prepare: Preprocessing) -> None:
+        self.model, self.spec, self.prepare = model, spec, prepare
+
+    @torch.inference_mode()
+    def encode(self, pictures: Sequence[Image]) -> torch.Tensor:
+        """RGB pictures -> [pictures, width] unit vectors, float32 on the CPU."""
+        pixels = torch.stack([self.prepare(picture) for picture in pictures])
+        states = self.model(pixel_values=pixels.to(_device(self.model))).last_hidden_state
+        return _unit(states[:, 0])
+
+
+class Clip:
+    """CLIP's picture and text embeddings in their common space."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, spec: BackboneSpec, prepare: Preprocessing) -> None:
+        self.model, self.tokenizer, self.spec, self.prepare = model, tokenizer, spec, prepare
+
+    @torch.inference_mode()
+    def encode(self, pictures: Sequence[Image]) -> torch.Tensor:
+        """RGB pictures -> [pictures, width] unit vectors, float32 on the CPU."""
+        pixels = torch.stack([self.prepare(picture) for picture in pictures])
+        pooled = self.model.vision_model(pixel_values=pixels.to(_device(self.model))).pooler_output
+        return _unit(self.model.visual_projection(pooled))
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Prompts -> [texts, width] unit vectors. What is longer than CLIP reads is cut (see `is_too_long`)."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(_device(self.model))
+        pooled = self.model.text_model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        ).pooler_output
+        return _unit(self.model.text_projection(pooled))
+
+    @property
+    def max_tokens(self) -> int:
+        """77 for every published CLIP, begin and end token included."""
+        return self.model.config.text_config.max_position_embeddings
+
+    def is_too_long(self, text: str) -> bool:
+        """Whether CLIP reads only the beginning of a prompt."""
+        return len(self.tokenizer(text)["input_ids"]) > self.max_tokens
+
+
+def load_dino(folder: str | Path, device: torch.device | str = "cpu") -> Dino:
+    """From a local folder in the layout of facebook/dino-vits16. Raises `SqueezeError`.
+
+    Resize 256 and crop 224 for 224 px models, as DINO's authors and DreamBooth do, whatever the folder's own
+    preprocessor says (it has no crop).
+    """
+    from transformers import ViTModel
+
+    folder = Path(folder).expanduser()
+    config = read_config(folder, "dino")
+    crop = int(config.get("image_size", 224))
+    prepare = Preprocessing(resize=crop * 256 // 224, crop=crop)
+    spec = describe(folder, "dino", weight_file(folder, "dino"), "vit", prepare.as_dict())
+    model = _load(ViTModel, folder, "dino", add_pooling_layer=False)
+    return Dino(model.to(device), spec, prepare)
+
+
+def load_clip(folder: str | Path, device: torch.device | str = "cpu") -> Clip:
+    """From a local folder in the layout of openai/clip-vit-base-patch32. Raises `SqueezeError`."""
+    from transformers import AutoTokenizer, CLIPModel
+
+    folder = Path(folder).expanduser()
+    config = read_config(folder, "clip")
+    side = int(config.get("vision_config", {}).get("image_size", 224))
+    prepare = preprocessing.read(folder, Preprocessing(side, side, CLIP_MEAN, CLIP_STD))
+    spec = describe(folder, "clip", weight_file(folder, "clip"), "clip", prepare.as_dict())
+    model = _load(CLIPModel, folder, "clip")
+    tokenizer = _load(AutoTokenizer, folder, "clip")
+    return Clip(model.to(device), tokenizer, spec, prepare)
+
+
+def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """[n, width], [m, width] unit vectors -> [n, m], in float64 so that sums over many pairs stay exact."""
+    return a.double() @ b.double().T
+
+
+def _load(kind: Any, folder: Path, role: Role, **options: Any) -> Any:
+    """`from_pretrained` of a local folder. Raises `SqueezeError`, also when weights are missing."""
+    is_model = isinstance(kind, type) and issubclass(kind, nn.Module)
+    if is_model:
+        options |= {"output_loading_info": True, "dtype": torch.float32}
+    try:
+        loaded = kind.from_pretrained(str(folder), local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise SqueezeError(f'"{folder}" cannot be loaded ({reason}). {fetch_line(role, folder.parent)}') from error
+    if not is_model:
+        return loaded
+    model, information = loaded
+    if information["missing_keys"]:
+        # transformers would fill these with random numbers, and the scores would mean nothing.
+        first = sorted(information["missing_keys"])[0]
+        raise SqueezeError(f'"{folder}" lacks {first}. {fetch_line(role, folder.parent)}')
+    return model.eval().requires_grad_(False)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()

@@ -1,0 +1,143 @@
+"""Pictures to be scored -> RGB, and a sentence about everything that was odd with them.
+
+A picture that cannot be scored never stops a run: it is reported by name, and the rest is scored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import SqueezeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+MIN_SIDE = 32  # px; below this, a backbone sees little but the blur of enlarging
+
+Kind = Literal[
+    "unreadable", "tiny", "grey", "cmyk", "16-bit", "alpha", "animated", "doubled", "missing", "unnamed", "unscored"
+]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something odd about one file. scored: whether its picture was scored all the same."""
+
+    file: str
+    kind: Kind
+    text: str
+    scored: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.text}"
+
+
+def find(folder: Path) -> list[Path]:
+    """All picture files below a folder, in the order of their names; hidden ones are left out.
+
+    Raises `SqueezeError` when there is no such folder or no picture in it.
+    """
+    if not folder.is_dir():
+        raise SqueezeError(f'There is no folder "{folder}". Give the folder that holds the pictures.')
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise SqueezeError(f'"{folder}" holds no pictures ({", ".join(SUFFIXES)}). Give another folder.')
+    return found
+
+
+def read(path: Path, name: str | None = None) -> tuple[Image | None, list[Problem]]:
+    """A picture file as RGB, turned as its camera says, and what was odd about it.
+
+    Transparency is put on white, 16 bits become 8 by dropping the low ones, grey and CMYK are converted.
+    None instead of a picture when it is unreadable or has a side below 32 px. name: for the problems.
+    """
+    from PIL import Image, ImageOps
+
+    name = name or path.name
+    problems: list[Problem] = []
+    try:
+        with Image.open(path) as opened:
+            kinds = _oddities(opened)
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+        picture = _as_rgb(picture)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).replace(str(path), path.name).split())
+        return None, [Problem(name, "unreadable", f"cannot be read as a picture ({reason})", scored=False)]
+    if min(picture.size) < MIN_SIDE:
+        size = f"{picture.width} x {picture.height} px"
+        text = f"has only {size}; at least {MIN_SIDE} on each side are needed"
+        return None, [Problem(name, "tiny", text, scored=False)]
+    problems += [Problem(name, kind, text, scored=True) for kind, text in kinds]
+    return picture, problems
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+
+
+def relative(path: Path, root: Path) -> str:
+    """A file's name for reports: below the root with forward slashes, else as it is."""
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def _sha256(file) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _oddities(opened: Image) -> Iterable[tuple[Kind, str]]:
+    """Asked before loading: only then does Pillow still tell how the file stores its pixels."""
+    found: list[tuple[Kind, str]] = []
+    mode = opened.mode
+    if mode == "CMYK":
+        found.append(("cmyk", "is CMYK; converted to RGB without a colour profile"))
+    if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;16"):
+        found.append(("grey", "is grey; scored as RGB of three equal channels"))
+    if mode in ("I", "F") or mode.startswith("I;16") or any("16" in _raw_mode(tile) for tile in opened.tile):
+        found.append(("16-bit", "has more than 8 bits a channel; reduced to 8"))
+    if "A" in opened.getbands() or "transparency" in opened.info:
+        found.append(("alpha", "has transparency; put on white"))
+    if getattr(opened, "n_frames", 1) > 1:
+        found.append(("animated", "has several frames; the first is scored"))
+    return found
+
+
+def _raw_mode(tile) -> str:
+    arguments = tile[3]
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _as_rgb(picture: Image) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        # Pillow would clip such values at 255, which makes nearly everything white.
+        values = np.asarray(picture).astype(np.float64)
+        largest = 1.0 if picture.mode == "F" and values.max(initial=0) <= 1 else 65535.0
+        grey = np.clip(np.floor(values / largest * 255.999), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
