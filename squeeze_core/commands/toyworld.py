@@ -18,7 +18,9 @@ INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
 def toyworld(
-    action: Annotated[str, typer.Argument(help="build writes the models; train makes their weights.")] = "build",
+    action: Annotated[
+        str, typer.Argument(help="build writes the models; train makes their weights; measure fills the table.")
+    ] = "build",
     changes: Annotated[
         Optional[list[str]],  # noqa: UP045, typer reads it at run time, on Python 3.10 too
         typer.Argument(metavar="[KEY=VALUE]...", help="train: changes to the configs, such as steps=100."),
@@ -27,21 +29,34 @@ def toyworld(
     seed: Annotated[int, typer.Option(min=0, help="build: of the random weights.")] = 0,
     only: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="train: vae, mllm, flux, stage1 or stage2; without it, all of them in this order."),
+        typer.Option(
+            help="train: vae, mllm, flux, stage1 or stage2, without it all in this order; table6_single and the "
+            "like for a row of the table. measure: rows of one of the paper's tables, such as C."
+        ),
     ] = None,
     configs: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="train: folder of toy_vae.yaml and the others; without it, the repository's configs."),
     ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="measure: test pairs a row and seed.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="measure: how many seeds.")] = 1,
+    document: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="measure: Markdown file to put the table into, such as docs/toyworld.md."),
+    ] = None,
 ) -> None:
-    """Write the tiny models (FLUX, VAE, MLLM, adapter) to a folder and print it; or train them.
+    """Write the tiny models (FLUX, VAE, MLLM, adapter) to a folder and print it; or train and measure them.
 
-    Training goes on where it stopped: run the same command again.
+    Training and measuring go on where they stopped: run the same command again.
     """
     if action == "train":
         _train(changes or [], out, only, configs)
+    elif action == "measure" and not changes:
+        _measure(out, only, pairs, seeds, document)
     elif action != "build" or changes:
-        raise SqueezeError(f'"{" ".join([action, *(changes or [])])}" is nothing to do; write build or train.')
+        raise SqueezeError(
+            f'"{" ".join([action, *(changes or [])])}" is nothing to do; write build, train or measure.'
+        )
     else:
         from .. import toyworld as world
 
@@ -63,6 +78,23 @@ def _train(changes: list[str], out: Path | None, only: str | None, configs: Path
         if result.interrupted:
             raise typer.Exit(INTERRUPTED)
     print(out / "world")
+
+
+def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, document: Path | None) -> None:
+    from ..toyworld import table
+    from .console import progress_bar
+
+    if out is None:
+        raise SqueezeError("Measuring needs the folder of squeeze toyworld train: add --out runs/toy.")
+    chosen = [row for row in table.rows() if only is None or only in row.table.split(", ")]
+    if not chosen:
+        raise SqueezeError(f'No row is of table "{only}". Choose one of 1, 2, 3, 6, 7, A or C.')
+    with progress_bar() as report:
+        table.fill(out, chosen, pairs=pairs, seeds=range(seeds), progress=report)
+    made = table.markdown(out, chosen, pairs=pairs, seeds=range(seeds))
+    print(made, end="")
+    if document is not None:
+        table.write_into(document, made)
 
 
 @contextmanager

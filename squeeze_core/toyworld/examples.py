@@ -32,13 +32,12 @@ class ToyOptions(BaseModel):
     split: scenes.Split = "train"
 
     def world(self) -> scenes.WorldOptions:
-        styles = {"styles": (("a photo of", 1.0),)} if self.plain_styles else {}
         return scenes.WorldOptions(
             max_turn=self.max_turn,
             carrying=self.carrying,
             kinds=tuple(self.kinds.items()),
             split=self.split,
-            **styles,
+            styles=scenes.PHOTOS if self.plain_styles else scenes.ALL_STYLES,
         )
 
 

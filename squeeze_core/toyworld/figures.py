@@ -56,10 +56,12 @@ def _star(x: np.ndarray, y: np.ndarray) -> Mask:
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> Mask:
-    lobes = _radius(np.abs(x) - 0.45, y + 0.35) <= 0.48
-    # The two tangents from the lobes down to the tip.
-    tip = (np.abs(x) <= 0.80) & (y >= -0.1) & (np.abs(x) * 1.15 + y <= 0.93)
-    return lobes | tip | ((np.abs(x) <= 0.45) & (y >= -0.5) & (np.abs(x) * 1.15 + y <= 0.93) & (y <= 0.93))
+    """Two lobes and their tangents down to the tip."""
+    lobes = _radius(np.abs(x) - 0.42, y + 0.33) <= 0.46
+    above_tip = np.abs(x) * 1.27 + y <= 0.95
+    return (
+        lobes | (above_tip & (np.abs(x) <= 0.78) & (y >= -0.05)) | (above_tip & (np.abs(x) <= 0.42) & (y >= -0.33))
+    )
 
 
 def _cross(x: np.ndarray, y: np.ndarray) -> Mask:

@@ -49,7 +49,7 @@ def read(picture: np.ndarray) -> Reading:
     """Read a [128, 128, 3] uint8 picture. Raises `ValueError` for another shape or type."""
     if picture.shape != (SIDE, SIDE, 3) or picture.dtype != np.uint8:
         raise ValueError(f"A toy picture is [{SIDE}, {SIDE}, 3] uint8; got {list(picture.shape)} {picture.dtype}.")
-    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+    pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
     background, differs = _background(pixels)
     pieces = _pieces(differs > _STANDS_OUT)
     subjects = tuple(_subject(pixels, piece) for piece in pieces)

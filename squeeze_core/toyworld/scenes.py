@@ -21,6 +21,8 @@ SIDE = 128
 SAMPLES = 3  # points a side of a pixel, for smooth edges
 SIZES = {"small": (0.40, 0.46), "large": (0.60, 0.68)}  # parts of the side: 51 to 59 and 77 to 87 pixels
 STYLES = ("a photo of", "a drawing of", "a pixel art picture of")
+ALL_STYLES = (("a photo of", 0.8), ("a drawing of", 0.1), ("a pixel art picture of", 0.1))
+PHOTOS = (("a photo of", 1.0),)
 PIXEL_ART_BLOCK = 4
 _INK = (0.30, 0.18, 0.10)  # seen on black, too
 _INK_WIDTH = 2.5 / SIDE
@@ -100,11 +102,7 @@ class WorldOptions:
     carrying: float = 0.1
     kinds: tuple[tuple[Kind, float], ...] = (("one", 0.8), ("several", 0.1), ("reasoning", 0.1))
     counts: tuple[float, float, float] = (0.75, 0.17, 0.08)
-    styles: tuple[tuple[str, float], ...] = (
-        ("a photo of", 0.8),
-        ("a drawing of", 0.1),
-        ("a pixel art picture of", 0.1),
-    )
+    styles: tuple[tuple[str, float], ...] = ALL_STYLES
     split: Split = "train"
 
 
@@ -201,8 +199,11 @@ def _paint(picture: np.ndarray, identity: Identity, pose: Pose, outlined: bool) 
 
 def _coverage(mask: np.ndarray) -> np.ndarray:
     """[rows * SAMPLES, columns * SAMPLES] bool -> [rows, columns, 1] float32, the share of each pixel."""
-    counts = sum(mask[i::SAMPLES, j::SAMPLES].astype(np.uint8) for i in range(SAMPLES) for j in range(SAMPLES))
-    return (counts.astype(np.float32) / SAMPLES**2)[..., None]
+    total = np.zeros((mask.shape[0] // SAMPLES, mask.shape[1] // SAMPLES), np.float32)
+    for i in range(SAMPLES):
+        for j in range(SAMPLES):
+            total += mask[i::SAMPLES, j::SAMPLES]
+    return (total / SAMPLES**2)[..., None]
 
 
 def _core(identity: Identity, pose: Pose, x: np.ndarray, y: np.ndarray) -> np.ndarray:

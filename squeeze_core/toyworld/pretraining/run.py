@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 
 STAGES = ("stage1", "stage2")
 ORDER = (*PARTS, *STAGES)
+# For the table: adapters of other designs, with the stage whose config they change. None begins with another's
+# projector, so that all are alike; "one stage" begins where stage 1 does.
+ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{
+        f"table6_{variant}": ("stage1", ("init=null", f"dla.variant={variant}"))
+        for variant in ("dual", "single", "last_layer", "blend_vit", "mix_vit")
+    },
+    "table7_one_stage": ("stage2", ("steps=6000",)),
+}
 # In the repository; an installed package has no configs.
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 COMMAND = "squeeze toyworld train --only {part} --out RUN"
@@ -44,24 +53,26 @@ def train_part(
     resume: bool = True,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Train one part of `ORDER` and put it into OUT/weights and OUT/world; one that is done is not done again.
+    """Train one part of `ORDER` or `ABLATIONS` and put it into OUT/weights and OUT/world.
 
-    changes: `key=value`, as for `squeeze train`. Raises `SqueezeError` when an earlier part is missing.
+    One that is done is not done again. changes: `key=value`, as for `squeeze train`. Raises `SqueezeError` when an earlier part is missing.
     """
-    if part not in ORDER:
-        raise SqueezeError(f'There is no part "{part}" of the toy world. Choose one of {", ".join(ORDER)}.')
-    path = configs / f"toy_{part}.yaml"
+    if part not in (*ORDER, *ABLATIONS):
+        known = ", ".join((*ORDER, *ABLATIONS))
+        raise SqueezeError(f'There is no part "{part}" of the toy world. Choose one of {known}.')
+    stage, own_changes = ABLATIONS.get(part, (part, ()))
+    path = configs / f"toy_{stage}.yaml"
     for needed in _needs(part):
         if not (out / "weights" / f"{needed}.safetensors").is_file():
             raise SqueezeError(f'"{part}" is trained on the toy world\'s {needed}: train --only {needed} first.')
     paths = world.assemble(out / "world", out / "weights")
     task: Task
-    if part in STAGES:
+    if stage in STAGES:
         from ...training.build import squeeze_task
 
         models = (f"models.flux={paths.flux}", f"models.vae={paths.vae}", f"models.mllm={paths.mllm}")
-        begin = f"init={out / 'weights' / 'start.safetensors' if part == 'stage1' else out / 'stage1'}"
-        settings: Any = load_config(path, (*models, begin, *changes))
+        begin = f"init={out / 'stage1' if part == 'stage2' else out / 'weights' / 'start.safetensors'}"
+        settings: Any = load_config(path, (*models, begin, *own_changes, *changes))
         task = squeeze_task(settings)
     else:
         settings = parse(changed(read_yaml(path), changes))
@@ -74,7 +85,7 @@ def train_part(
 
 
 def _needs(part: str) -> tuple[str, ...]:
-    return {"vae": (), "mllm": (), "flux": ("vae", "mllm")}.get(part, PARTS)
+    return {"vae": (), "mllm": (), "flux": ("vae", "mllm"), "stage2": (*PARTS, "adapter")}.get(part, PARTS)
 
 
 def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyWorldPaths) -> Task:
@@ -98,10 +109,11 @@ def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyW
 def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> None:
     """Write a part's weights as they are shipped, and how they were made."""
     weights = out / "weights"
-    if part in STAGES:
+    if part not in PARTS:
         from ...training.export import export
 
-        export(out / part, weights / "adapter.safetensors", "bf16")
+        name = "adapter" if part in STAGES else part
+        export(out / part, weights / f"{name}.safetensors", "bf16")
     else:
         state = _trained_state(out / part)
         keepers: dict[str, Callable[[], None]] = {

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ...errors import SqueezeError
 from ...training.settings import LoopSettings
-from ..scenes import WorldOptions
+from ..scenes import ALL_STYLES, PHOTOS, WorldOptions
 
 
 class PartSettings(LoopSettings):
@@ -23,8 +23,8 @@ class PartSettings(LoopSettings):
     plain_styles: bool = False
 
     def world(self) -> WorldOptions:
-        styles = {"styles": (("a photo of", 1.0),)} if self.plain_styles else {}
-        return WorldOptions(max_turn=self.max_turn, carrying=self.carrying, counts=self.counts, **styles)
+        styles = PHOTOS if self.plain_styles else ALL_STYLES
+        return WorldOptions(max_turn=self.max_turn, carrying=self.carrying, counts=self.counts, styles=styles)
 
     def task_identity(self) -> dict:
         """What a run goes on with only unchanged: everything that is not the loop's."""

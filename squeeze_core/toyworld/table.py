@@ -1,0 +1,203 @@
+"""The toy world's own table: what each row of the paper's tables does here, by the exact measures.
+
+Every row is a trained adapter, a way to generate, and a set of test pairs whose identities no training has
+shown. Results are kept one file a row and seed, so that one command fills what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import SqueezeError
+from ..gate import Gate
+from ..generation import GenerationSettings
+from . import measures, scenes
+from .examples import ToyExamples
+
+if TYPE_CHECKING:
+    from ..pipeline import SqueezePipeline
+
+SEED_OF_TEST_PAIRS = 1000
+STEPS = 28
+_BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
+MEASURES = ("identity", "exact", "prompt", "pose_variation")
+_GENERATION = GenerationSettings(
+    height=scenes.SIDE, width=scenes.SIDE, steps=STEPS, long_side=scenes.SIDE, curve="cosine"
+)
+GATED, MLLM_ONLY, VAE_ONLY, BOTH = Gate(), Gate(0.0, 0.0), Gate(1.1, 1.1), Gate(1.1, 0.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line. adapter: a file in OUT/weights. references: whether FLUX sees VAE tokens.
+
+    table: of the paper. kind: of the pairs.
+    """
+
+    name: str
+    table: str
+    gate: Gate = GATED
+    adapter: str = "adapter"
+    kind: scenes.Kind = "one"
+    settings: GenerationSettings = field(default=_GENERATION)
+
+    @property
+    def key(self) -> str:
+        return "".join(
+            letter if letter.isalnum() or letter in ".-" else "_" for letter in f"{self.table}_{self.name}"
+        )
+
+
+def rows() -> list[Row]:
+    """Every row that needs nothing but the adapters of `squeeze toyworld train` and of the ablations."""
+    found = [
+        Row("MLLM + VAE, gated", "1, 2"),
+        Row("MLLM only", "1, 2", MLLM_ONLY),
+        Row("VAE only", "1, 2", VAE_ONLY),
+    ]
+    for tau_1, tau_2 in ((0.0, 0.0), (1.0, 1.0), (0.97, 0.90), (0.85, 0.70)):
+        found.append(Row(f"taus {tau_1}, {tau_2}, CFG 2.5", "C", Gate(tau_1, tau_2), settings=_cfg(2.5)))
+    for cfg in (1.5, 2.0, 2.5, 3.0, 4.0):
+        found.append(Row(f"taus 0.95, 0.85, CFG {cfg}", "C", settings=_cfg(cfg)))
+    found.append(Row("taus 1.1, 1.1, CFG 2.5", "C", VAE_ONLY, settings=_cfg(2.5)))
+    for layers in ("0-1", "2-3", "4-6"):
+        others = ",".join(part for part in ("0-1", "2-3", "4-6") if part != layers)
+        for what, settings in (
+            ("text", replace(_GENERATION, text_layers=others)),
+            ("image", replace(_GENERATION, image_layers=others)),
+        ):
+            found.append(Row(f"{what} layers {layers} zeroed", "A", settings=settings))
+    for name in ("dual", "single", "last_layer", "blend_vit", "mix_vit"):
+        found.append(Row(name, "6", MLLM_ONLY, adapter=f"table6_{name}"))
+    for name, adapter in (("two stages", "adapter"), ("one stage", "table7_one_stage")):
+        found.append(Row(f"{name}, gated", "7", adapter=adapter))
+        found.append(Row(f"{name}, both branches throughout", "7", BOTH, adapter=adapter))
+    for kind in ("reasoning", "several"):
+        found.append(Row(f"{kind}, MLLM only", "3", MLLM_ONLY, kind=kind))
+        found.append(Row(f"{kind}, gated", "3", kind=kind))
+        found.append(Row(f"{kind}, VAE only", "3", VAE_ONLY, kind=kind))
+    return found
+
+
+def _cfg(scale: float) -> GenerationSettings:
+    return replace(_GENERATION, true_cfg=scale)
+
+
+def fill(
+    out: Path,
+    wanted: Iterable[Row],
+    *,
+    pairs: int,
+    seeds: Sequence[int],
+    progress: Callable[[str, int, int], None] = lambda row, done, total: None,
+) -> None:
+    """Measure the rows that OUT/measured lacks. Rows whose adapter is not in OUT/weights are left out.
+
+    pairs: test pairs a row and seed. Raises `SqueezeError` when nothing has been trained.
+    """
+    from . import world
+
+    if not world.is_whole(out / "weights"):
+        raise SqueezeError(f'"{out}" has no trained toy world. Make it: squeeze toyworld train --out {out}')
+    pipelines: dict[str, SqueezePipeline] = {}
+    for row in wanted:
+        adapter = out / "weights" / f"{row.adapter}.safetensors"
+        for seed in seeds:
+            path = _result(out, row, seed, pairs)
+            if path.is_file() or not adapter.is_file():
+                continue
+            if row.adapter not in pipelines:
+                pipelines = {row.adapter: _pipeline(out, adapter)}  # one at a time
+            report = partial(progress, row.name)
+            scores = measured(pipelines[row.adapter], row, pairs, seed, report)
+            _write(path, json.dumps(scores, indent=1) + "\n")
+
+
+def measured(
+    pipeline: SqueezePipeline,
+    row: Row,
+    pairs: int,
+    seed: int,
+    done: Callable[[int, int], None] = lambda number, total: None,
+) -> dict[str, float | None]:
+    """Means over test pairs, by name of the measure; None where no picture could be measured."""
+    from PIL import Image
+
+    examples = ToyExamples(
+        seed=SEED_OF_TEST_PAIRS, split="test", kinds={row.kind: 1.0}, plain_styles=True, carrying=0
+    )
+    scores = []
+    for number in range(pairs):
+        pair = examples.pair(number)
+        references = [Image.fromarray(scenes.render(scene)) for scene in pair.references]
+        settings = replace(row.settings, gate=row.gate, seed=seed * 100_003 + number)
+        made = pipeline.generate(pair.prompt, references, settings).images[0]
+        scores.append(measures.score(np.asarray(made), pair))
+        done(number + 1, pairs)
+    return {name: _mean([getattr(score, name) for score in scores]) for name in MEASURES}
+
+
+def markdown(out: Path, wanted: Iterable[Row], *, pairs: int, seeds: Sequence[int]) -> str:
+    """The table of what is measured: mean ± spread over seeds, or the mean of the one seed that there is."""
+    lines = [
+        "| table | row | identity | all right | prompt | pose variation | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in wanted:
+        paths = [path for seed in seeds if (path := _result(out, row, seed, pairs)).is_file()]
+        if paths:
+            results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+            cells = [_cell([result[name] for result in results]) for name in MEASURES]
+            lines.append(" | ".join([f"| {row.table}", row.name, *cells, f"{len(paths)} |"]))
+    return "\n".join(lines) + "\n"
+
+
+def write_into(document: Path, table: str) -> None:
+    """Put the table between the marks of a Markdown file. Raises `SqueezeError` when they are not there."""
+    text = document.read_text(encoding="utf-8") if document.is_file() else ""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise SqueezeError(f'"{document}" lacks the lines "{_BEGIN}" and "{_END}", between which the table goes.')
+    _write(document, f"{before}{begin}\n{table}{end}{after}")
+
+
+def _pipeline(out: Path, adapter: Path) -> SqueezePipeline:
+    from ..pipeline import SqueezePipeline
+    from . import world
+
+    paths = world.assemble(out / "world", out / "weights")
+    return SqueezePipeline.from_files(paths.flux, paths.vae, paths.mllm, adapter, fuse=True)
+
+
+def _result(out: Path, row: Row, seed: int, pairs: int) -> Path:
+    return out / "measured" / f"{row.key}-{pairs}pairs-seed{seed}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _mean(values: Sequence[float | bool | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    spread = f" ± {statistics.stdev(known):.3f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.3f}{spread}"
