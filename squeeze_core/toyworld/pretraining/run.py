@@ -55,7 +55,8 @@ def train_part(
 ) -> RunResult:
     """Train one part of `ORDER` or `ABLATIONS` and put it into OUT/weights and OUT/world.
 
-    One that is done is not done again. changes: `key=value`, as for `squeeze train`. Raises `SqueezeError` when an earlier part is missing.
+    One that is done is not done again. changes: `key=value`, as for `squeeze train`. Raises `SqueezeError` when
+    an earlier part is missing.
     """
     if part not in (*ORDER, *ABLATIONS):
         known = ", ".join((*ORDER, *ABLATIONS))
