@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ class LatentCache:
     def __init__(self, vae: AutoencoderKL, folder: str | Path | None = None) -> None:
         self.vae = vae
         self.folder = None if folder is None else Path(folder).expanduser()
-        self.vae_hash = _hash_of(vae)
+        self.vae_hash = weights_hash(vae.state_dict())
         self.remade = 0  # entries found broken
 
     def look_up(self, pixels: torch.Tensor) -> Picture:
@@ -80,9 +81,10 @@ class LatentCache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
 
-def _hash_of(vae: AutoencoderKL) -> str:
+def weights_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """16 hex digits that tell weights apart, by name, shape and value; not by dtype."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(vae.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {list(tensor.shape)}".encode())
-        digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -77,6 +77,9 @@ class Trainer:
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
         settings, task = self.settings, self.task
+        if settings.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
+            torch.use_deterministic_algorithms(True, warn_only=True)
         # Precision is the loop's own autocast: accelerate's would be global to the process.
         accelerator = Accelerator(
             cpu=settings.device == "cpu",
@@ -203,7 +206,7 @@ class Trainer:
         return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def _save(self, accelerator: Any, state: TrainedState, step: int) -> None:
-        groups = state.gathered()
+        groups = state.gathered(keep=accelerator.is_main_process)
         self._together(
             accelerator,
             lambda: self.checkpoints.write(

@@ -21,6 +21,8 @@ class LoopSettings(BaseModel):
     clip: of the gradient's norm. ema: decay of an average of the weights, None for none.
     precision: "bf16" computes in autocast, weights stay as they are. sharding: "fsdp2" spreads weights and
         optimizer over the processes; "none" is one process, or DDP.
+    deterministic: choose GPU kernels that add in a fixed order, for runs that are to agree to the last bit, at
+        some cost in speed. CPUs always do; on a GPU the attention's backward pass does not by itself.
     save_every, keep: steps between checkpoints and how many stay. sample_every: 0 for no pictures.
     workers: threads that make batches ahead; 0 for none.
     """
@@ -42,6 +44,7 @@ class LoopSettings(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     sharding: Literal["none", "fsdp2"] = "none"
     device: Literal["auto", "cpu"] = "auto"
+    deterministic: bool = False
     save_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
     sample_every: int = Field(default=0, ge=0)

@@ -29,7 +29,7 @@ from ..references import ReferencePicture, fit, long_sides
 from ..sigmas import flux_mu, shifted
 from .config import TrainConfig
 from .draws import Draws
-from .latents import LatentCache, Picture
+from .latents import LatentCache, Picture, weights_hash
 from .task import Task
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ class SqueezeTask(Task):
         self.fixed = tuple(fixed)
         self.draws = Draws(config.seed)
         self.latents = LatentCache(vae, config.latent_cache)
+        # Both ends tell one FLUX from another; hashing all 24 GB would take minutes.
+        ends = {"first": module.transformer.x_embedder.weight, "last": module.transformer.proj_out.weight}
+        self._flux_hash = weights_hash(ends)
         if config.gradient_checkpointing:
             module.transformer.enable_gradient_checkpointing()
 
@@ -144,6 +147,7 @@ class SqueezeTask(Task):
             "lora_alpha": self.config.lora.alpha,
             "data": self.walk.identity(),
             "vae": self.latents.vae_hash,
+            "flux": self._flux_hash,
             **self.config.model_dump(mode="json", include=set(names)),
         }
 

@@ -36,17 +36,24 @@ class TrainedState:
             for name, parameter in self.parameters.items():
                 self.average[name].lerp_(parameter.detach(), 1 - self.decay)
 
-    def gathered(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Everything, on the CPU, for `Checkpoints.write`. Every process has to call it."""
-        moments = {}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                moments[f"{name}.{key}"] = _whole(value)
-        return {
-            WEIGHTS: {name: _whole(p) for name, p in self.parameters.items()},
-            OPTIMIZER: moments,
-            AVERAGE: {name: _whole(p) for name, p in self.average.items()},
+    def gathered(self, keep: bool = True) -> dict[str, dict[str, torch.Tensor]]:
+        """Everything, on the CPU, for `Checkpoints.write`. Every process has to call it.
+
+        keep: false in the processes that do not write: they only give their shards, and get nothing.
+        """
+        moments = {
+            f"{name}.{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state[parameter].items()
         }
+        groups = {WEIGHTS: self.parameters, OPTIMIZER: moments, AVERAGE: self.average}
+        whole: dict[str, dict[str, torch.Tensor]] = {group: {} for group in groups}
+        for group, tensors in groups.items():
+            for name, tensor in tensors.items():
+                full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+                if keep:
+                    whole[group][name] = full.detach().cpu()
+        return whole
 
     @torch.no_grad()
     def restore(self, checkpoint: Path) -> None:
@@ -94,11 +101,6 @@ def copy_weights(into: Mapping[str, torch.Tensor], weights: Tensors, source: str
                 "It belongs to another model or config."
             )
         tensor.copy_(_like(tensor, weights[name]))
-
-
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().clone()
 
 
 def _like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
