@@ -61,13 +61,17 @@ class TrainedState:
         weights = read_tensors(checkpoint, WEIGHTS)
         moments = read_tensors(checkpoint, OPTIMIZER)
         copy_weights(self.parameters, weights, f'The checkpoint "{checkpoint}"')
+        fused = bool(self.optimizer.defaults.get("fused"))  # it counts its steps where the weights are
         for name, parameter in self.parameters.items():
             state = {}
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if f"{name}.{key}" not in moments:
                     raise SqueezeError(f'The checkpoint "{checkpoint}" lacks {key} of {name}. Delete its folder.')
                 value = moments[f"{name}.{key}"]
-                state[key] = value if key == "step" else _like(parameter, value)
+                if key == "step":
+                    state[key] = value.to(parameter.device) if fused else value
+                else:
+                    state[key] = _like(parameter, value)
             self.optimizer.state[parameter] = state
         if self.average:
             copy_weights(self.average, read_tensors(checkpoint, AVERAGE), f'The average in "{checkpoint}"')

@@ -14,6 +14,7 @@ from squeeze_core.training import checkpoint
 from squeeze_core.training.checkpoint import Checkpoints, read_state, read_tensors
 from squeeze_core.training.loop import Trainer
 from squeeze_core.training.settings import LoopSettings
+from squeeze_core.training.state import TrainedState
 
 from .regression import Regression, settings
 
@@ -269,6 +270,29 @@ def test_schedules():
     cosine = LoopSettings(steps=10, batch_size=1, learning_rate=1.0, schedule="cosine")
     assert cosine.learning_rate_at(0) == 1 and cosine.learning_rate_at(5) == pytest.approx(0.5)
     assert cosine.learning_rate_at(10) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_an_optimizer_restored_goes_on_as_the_one_that_was_saved(tmp_path, fused):
+    def steps(task, optimizer, count):
+        for step in count:
+            task.loss(task.batch(range(step * 4, step * 4 + 4)))[0].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def begun():
+        task = Regression()
+        optimizer = torch.optim.AdamW(task.module.parameters(), 1e-2, fused=fused)
+        return task, optimizer, TrainedState(task.module, optimizer, None)
+
+    task, optimizer, state = begun()
+    steps(task, optimizer, range(3))
+    path = Checkpoints(tmp_path).write(3, state.gathered(), {})
+    steps(task, optimizer, range(3, 6))
+    other, again, restored = begun()
+    restored.restore(path)
+    steps(other, again, range(3, 6))
+    assert all(torch.equal(a, b) for a, b in zip(task.module.parameters(), other.module.parameters()))
 
 
 def test_the_state_tells_where_the_run_is(tmp_path):
