@@ -1,0 +1,153 @@
+"""DreamBench++ by MLLM judges: how well the subject was kept, 0 to 4 (Table 4; appendix I).
+
+On the subject categories only, and without people, as in the paper (`benchmarks.dreambench_plus`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import SqueezeError
+from ...mllm.backbone import Backbone
+from ..batches import Progress
+from ..cache import Cache
+from ..embedding import Files
+from ..judging import JudgeSettings, judge
+from ..naming import Generated, collect
+from ..pictures import Problem
+from ..results import Metric, PictureScore, Result
+from ..samples import Benchmark, folder_name
+
+NAME = "dreambench-plus"
+AVERAGE = "judges"
+SETTINGS = JudgeSettings()
+
+
+@dataclass(frozen=True)
+class Judge:
+    """name: for the report. load: opens the MLLM; called once, and only one judge is held at a time."""
+
+    name: str
+    load: Callable[[], Backbone]
+
+
+def score(
+    folder: Path,
+    benchmark: Benchmark,
+    judges: Sequence[Judge],
+    *,
+    settings: JudgeSettings = SETTINGS,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Every judge's scores and their average over a folder of pictures, ours or DreamBench++'s `samples/METHOD`.
+
+    A judge without a whole number in its answers leaves the score missing, never zero; a picture has an average
+    when all judges scored it. Verdicts are cached by the hashes of both pictures; missing ones are asked again.
+    Raises `SqueezeError` without judges, or when nothing in the folder fits the benchmark.
+    """
+    if not judges:
+        raise SqueezeError("No judge was given. Give the folder of at least one MLLM (InternVL3 or Qwen2.5-VL).")
+    names = [judge.name for judge in judges]
+    if len(set(names)) < len(names):
+        raise SqueezeError(f"Two judges have one name ({', '.join(names)}). Give each of them another name.")
+    kept = cache or Cache()
+    inner = folder / "tgt_image"  # how DreamBench++'s own scripts lay out a method's pictures
+    if inner.is_dir():
+        folder, benchmark = inner, _named_as_there(benchmark, inner)
+    generated, problems = collect(folder, benchmark)
+    files = Files({picture.path: picture.name for picture in generated})
+    usable = set(files.usable([path for p in generated for path in (p.path, *p.sample.inputs)]))
+    pairs = [p for p in generated if {p.path, *p.sample.inputs} <= usable]
+    scores: dict[Path, dict[str, float | None]] = {p.path: {} for p in pairs}
+    answers: dict[Path, dict[str, list[str]]] = {p.path: {} for p in pairs}
+    backbones = []
+    for one in judges:
+        mllm = one.load()
+        backbones.append({"role": "judge", "name": one.name, **asdict(mllm.identity)})
+        for number, pair in enumerate(pairs, start=1):
+            value, said = _verdict(mllm, pair, files, settings, kept)
+            scores[pair.path][one.name] = value
+            if value is None:
+                answers[pair.path][one.name] = said
+                text = (
+                    f'got no score from {one.name} in {len(said)} answers; the last was "{said[-1].strip()[:80]}"'
+                )
+                problems.append(Problem(pair.name, "unscored", text, scored=False))
+            if progress:
+                progress(f"{one.name} judges", number, len(pairs))
+        del mllm
+    rows = [_row(pair, scores[pair.path], answers[pair.path], names) for pair in pairs]
+    metrics = tuple(Metric(name, name, True, 3) for name in names)
+    result = Result(
+        NAME,
+        (*metrics, Metric(AVERAGE, "Average", True, 3)),
+        rows,
+        [*benchmark.problems, *problems, *files.all_problems()],
+        backbones,
+        {**asdict(settings), "protocol": settings.fingerprint(), "resize": "both pictures squashed to a square"},
+        list(benchmark.notes),
+        len(benchmark.samples) * benchmark.seeds,
+        "dreambench-plus",
+    )
+    result.notes += _notes(result, names)
+    return result
+
+
+def _verdict(
+    mllm: Backbone, pair: Generated, files: Files, settings: JudgeSettings, cache: Cache
+) -> tuple[float | None, list[str]]:
+    (reference,) = pair.sample.inputs
+    label = f"judge-{mllm.identity.label}"
+    key = (settings.fingerprint(), files.hash(reference), files.hash(pair.path))
+    known = cache.get(label, *key)
+    if known is not None:
+        return float(known[0]), []
+    images = files.read(reference), files.read(pair.path)
+    assert images[0] is not None and images[1] is not None  # both are usable
+    verdict = judge(mllm, *images, settings)  # type: ignore[arg-type]
+    if verdict.score is None:
+        return None, list(verdict.answers)
+    cache.put(label, *key, value=np.array([verdict.score], dtype=np.int64))
+    return float(verdict.score), list(verdict.answers)
+
+
+def _row(
+    pair: Generated, scores: dict[str, float | None], answers: dict[str, list[str]], names: Sequence[str]
+) -> PictureScore:
+    given = [scores[name] for name in names]
+    average = None if None in given else sum(value for value in given if value is not None) / len(given)
+    return PictureScore(
+        pair.name,
+        pair.sample.subject,
+        pair.sample.prompt,
+        pair.seed,
+        {**scores, AVERAGE: average},
+        text=pair.sample.text,
+        references=tuple(path.name for path in pair.sample.inputs),
+        details={"unusable answers": answers} if answers else {},
+    )
+
+
+def _notes(result: Result, names: Sequence[str]) -> list[str]:
+    notes = ["Scores of other judges, or of another number of them, do not compare."]
+    for name in names:
+        missing = len(result.pictures) - result.counted(name)
+        if missing:
+            notes.append(f"{name} gave no score for {missing} of {len(result.pictures)} pictures: missing, not 0.")
+    return notes
+
+
+def _named_as_there(benchmark: Benchmark, folder: Path) -> Benchmark:
+    """The same samples under DreamBench++'s own names of its collections ("live_subject_animal_00_kitten")."""
+    there = {
+        folder_name(path.name).lower().removeprefix("live_subject_"): path.name
+        for path in folder.iterdir()
+        if path.is_dir()
+    }
+    samples = [replace(sample, subject=there.get(sample.subject, sample.subject)) for sample in benchmark.samples]
+    return replace(benchmark, samples=samples)
