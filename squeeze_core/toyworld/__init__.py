@@ -3,7 +3,7 @@
 `build` writes FLUX, VAE, MLLM and adapter to the cache folder; `load` reads them. The weights are untrained.
 """
 
-from .vae import comfy_vae_config, comfy_vae_state
+from .vae import comfy_vae_config, comfy_vae_state, fit_comfy_vae
 from .world import (
     NOTICE,
     SHIPPED,
@@ -29,6 +29,7 @@ __all__ = [
     "comfy_vae_config",
     "comfy_vae_state",
     "default_folder",
+    "fit_comfy_vae",
     "is_complete",
     "is_whole",
     "load",
