@@ -15,6 +15,7 @@ READERS = {
     "xversebench": "xverse",
     "lamicbench": "lamic",
     "multi-subject": "multi_subject",
+    "reasoning": "reasoning",
     "stress": "stress",
 }
 

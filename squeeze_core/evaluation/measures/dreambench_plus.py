@@ -13,17 +13,18 @@ import numpy as np
 
 from ...errors import SqueezeError
 from ...mllm.backbone import Backbone
+from .. import naming
 from ..batches import Progress
 from ..cache import Cache
 from ..embedding import Files
 from ..judging import JudgeSettings, judge
-from ..naming import Generated, collect
+from ..naming import Generated
 from ..pictures import Problem
 from ..results import Metric, PictureScore, Result
 from ..samples import Benchmark, folder_name
+from ..weights import BackboneSpec
 
-NAME = "dreambench-plus"
-AVERAGE = "judges"
+AVERAGE = "average"
 SETTINGS = JudgeSettings()
 
 
@@ -35,32 +36,37 @@ class Judge:
     load: Callable[[], Backbone]
 
 
+def collect(folder: Path, benchmark: Benchmark) -> tuple[list[Generated], list[Problem]]:
+    """Like `naming.collect`; reads a method's folder of DreamBench++'s own scripts (tgt_image), too."""
+    inner = folder / "tgt_image"
+    if inner.is_dir():
+        folder, benchmark = inner, _named_as_there(benchmark, inner)
+    return naming.collect(folder, benchmark)
+
+
 def score(
-    folder: Path,
+    generated: Sequence[Generated],
     benchmark: Benchmark,
     judges: Sequence[Judge],
-    *,
-    settings: JudgeSettings = SETTINGS,
-    cache: Cache | None = None,
+    cache: Cache,
     progress: Progress | None = None,
+    settings: JudgeSettings = SETTINGS,
 ) -> Result:
-    """Every judge's scores and their average over a folder of pictures, ours or DreamBench++'s `samples/METHOD`.
+    """Every judge's scores of every picture, and their average.
 
     A judge without a whole number in its answers leaves the score missing, never zero; a picture has an average
     when all judges scored it. Verdicts are cached by the hashes of both pictures; missing ones are asked again.
-    Raises `SqueezeError` without judges, or when nothing in the folder fits the benchmark.
+    Raises `SqueezeError` without judges, or when two have one name.
     """
     if not judges:
         raise SqueezeError("No judge was given. Give the folder of at least one MLLM (InternVL3 or Qwen2.5-VL).")
     names = [judge.name for judge in judges]
-    if len(set(names)) < len(names):
-        raise SqueezeError(f"Two judges have one name ({', '.join(names)}). Give each of them another name.")
-    kept = cache or Cache()
-    inner = folder / "tgt_image"  # how DreamBench++'s own scripts lay out a method's pictures
-    if inner.is_dir():
-        folder, benchmark = inner, _named_as_there(benchmark, inner)
-    generated, problems = collect(folder, benchmark)
-    files = Files({picture.path: picture.name for picture in generated})
+    if len(set(names)) < len(names) or AVERAGE in names:
+        raise SqueezeError(f"The judges' names are {', '.join(names)}. Give each a name of its own.")
+    problems: list[Problem] = []
+    names_of = {picture.path: picture.name for picture in generated}
+    names_of |= {path: f"{path.parent.name}/{path.name}" for p in generated for path in p.sample.inputs}
+    files = Files(names_of)
     usable = set(files.usable([path for p in generated for path in (p.path, *p.sample.inputs)]))
     pairs = [p for p in generated if {p.path, *p.sample.inputs} <= usable]
     scores: dict[Path, dict[str, float | None]] = {p.path: {} for p in pairs}
@@ -68,9 +74,10 @@ def score(
     backbones = []
     for one in judges:
         mllm = one.load()
-        backbones.append({"role": "judge", "name": one.name, **asdict(mllm.identity)})
+        spec = _spec(one.name, mllm, settings)
+        backbones.append(spec.as_dict())
         for number, pair in enumerate(pairs, start=1):
-            value, said = _verdict(mllm, pair, files, settings, kept)
+            value, said = _verdict(mllm, spec, pair, files, settings, cache)
             scores[pair.path][one.name] = value
             if value is None:
                 answers[pair.path][one.name] = said
@@ -84,27 +91,26 @@ def score(
     rows = [_row(pair, scores[pair.path], answers[pair.path], names) for pair in pairs]
     metrics = tuple(Metric(name, name, True, 3) for name in names)
     result = Result(
-        NAME,
+        benchmark.name,
         (*metrics, Metric(AVERAGE, "Average", True, 3)),
         rows,
-        [*benchmark.problems, *problems, *files.all_problems()],
+        [*problems, *files.all_problems()],
         backbones,
-        {**asdict(settings), "protocol": settings.fingerprint(), "resize": "both pictures squashed to a square"},
+        {**asdict(settings), "resize": "both pictures squashed to a square, as DreamBench++ does"},
         list(benchmark.notes),
         len(benchmark.samples) * benchmark.seeds,
-        "dreambench-plus",
+        "4",
     )
     result.notes += _notes(result, names)
     return result
 
 
 def _verdict(
-    mllm: Backbone, pair: Generated, files: Files, settings: JudgeSettings, cache: Cache
+    mllm: Backbone, spec: BackboneSpec, pair: Generated, files: Files, settings: JudgeSettings, cache: Cache
 ) -> tuple[float | None, list[str]]:
     (reference,) = pair.sample.inputs
-    label = f"judge-{mllm.identity.label}"
-    key = (settings.fingerprint(), files.hash(reference), files.hash(pair.path))
-    known = cache.get(label, *key)
+    key = (files.hash(reference), files.hash(pair.path))
+    known = cache.get(spec.key, *key)
     if known is not None:
         return float(known[0]), []
     images = files.read(reference), files.read(pair.path)
@@ -112,8 +118,18 @@ def _verdict(
     verdict = judge(mllm, *images, settings)  # type: ignore[arg-type]
     if verdict.score is None:
         return None, list(verdict.answers)
-    cache.put(label, *key, value=np.array([verdict.score], dtype=np.int64))
+    cache.put(spec.key, *key, value=np.array([verdict.score], dtype=np.int64))
     return float(verdict.score), list(verdict.answers)
+
+
+def _spec(name: str, mllm: Backbone, settings: JudgeSettings) -> BackboneSpec:
+    identity = mllm.identity
+    # Hashing 16 GB would take longer than many a run; the final norm tells models apart.
+    weights = f"final norm {identity.final_norm_hash}"
+    size = f"{identity.model_type}, {identity.layers} layers of {identity.hidden_size}"
+    dtype = str(next(mllm.model.parameters()).dtype).removeprefix("torch.")
+    asked = {"side": settings.side, "tiles": settings.tiles, "dtype": dtype, "protocol": settings.fingerprint()}
+    return BackboneSpec("judge", name, size, "", "", weights, asked)
 
 
 def _row(

@@ -2,84 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 
-from ..backbones import Clip, cosines
+from ..backbones import Clip
 from ..batches import Progress
 from ..cache import Cache
-from ..embedding import Files, embed, embed_texts
-from ..naming import collect
-from ..results import Metric, PictureScore, Result
+from ..naming import Generated
+from ..results import Result, weighted_mean
 from ..samples import Benchmark
+from . import dreambench
 
 NAME = "reasoning"
-CLIP_T = Metric("clip_t", "CLIP-T", True)
 # What to generate with, in the order of the report: Figure 5's results come from MLLM signals alone.
 MLLM_ONLY, GATED = "MLLM only", "MLLM + VAE"
 MLLM_ONLY_TAUS = (0.0, 0.0)  # of the gate: references never join
 
 
 def score(
-    runs: Mapping[str, Path],
+    generated: Sequence[Generated],
     benchmark: Benchmark,
     clip: Clip,
-    *,
-    cache: Cache | None = None,
+    cache: Cache,
     progress: Progress | None = None,
-) -> dict[str, Result]:
-    """A result for each run. runs: label -> folder of pictures, as in {MLLM_ONLY: ..., GATED: ...}.
-
-    The cosine of CLIP's picture and prompt vectors, raw (not times 2.5). Besides the mean over all samples, the
-    notes give those with one reference and with two. Raises `SqueezeError`.
-    """
-    kept = cache or Cache()
-    return {label: _score(folder, benchmark, clip, label, kept, progress) for label, folder in runs.items()}
-
-
-def _score(
-    folder: Path, benchmark: Benchmark, clip: Clip, label: str, cache: Cache, progress: Progress | None
+    label: str = MLLM_ONLY,
 ) -> Result:
-    generated, problems = collect(folder, benchmark)
-    files = Files({picture.path: picture.name for picture in generated})
-    vectors = embed(clip, [picture.path for picture in generated], files, cache, progress)
-    texts = embed_texts(clip, [picture.sample.text for picture in generated], cache, progress)
-    rows: list[PictureScore] = []
-    kinds: dict[str, list[float]] = {}
-    for picture in generated:
-        if picture.path not in vectors:
-            continue
-        sample = picture.sample
-        value = float(cosines(vectors[picture.path][None], texts[sample.text][None]))
-        kinds.setdefault(sample.category, []).append(value)
-        rows.append(
-            PictureScore(
-                picture.name,
-                sample.subject,
-                sample.prompt,
-                picture.seed,
-                {CLIP_T.key: value},
-                text=sample.text,
-                references=tuple(path.name for path in sample.inputs),
-            )
-        )
-    notes = list(benchmark.notes)
-    for kind, values in sorted(kinds.items()):
-        notes.append(
-            f"CLIP-T with {kind} reference{'s' if kind == 'two' else ''}: {sum(values) / len(values):.4f}."
-        )
-    cut = sum(clip.is_too_long(sample.text) for sample in benchmark.samples)
-    if cut:
-        notes.append(f"CLIP reads only the beginning of {cut} prompts.")
-    return Result(
-        NAME,
-        (CLIP_T,),
-        rows,
-        [*benchmark.problems, *problems, *files.all_problems()],
-        [clip.spec.as_dict()],
-        {"run": label},
-        notes,
-        len(benchmark.samples) * benchmark.seeds,
-        "reasoning",
-        label,
-    )
+    """CLIP-T of one run; its label says whether the references' latents took part.
+
+    Besides the mean over all samples, the settings give those with one reference and with two.
+    """
+    result = dreambench.score(generated, benchmark, None, clip, cache, progress, references=lambda sample: [])
+    result.metrics, result.table, result.label = (dreambench.CLIP_T,), "3", label
+    kind_of = {(p.sample.subject, p.sample.prompt, p.seed): p.sample.category for p in generated}
+    by_kind = {
+        kind: [row for row in result.pictures if kind_of[row.key] == kind] for kind in sorted(set(kind_of.values()))
+    }
+    result.settings = {
+        "text": result.settings["text"],
+        "run": label,
+        "by references": {
+            kind: {
+                "pictures": len(rows),
+                "clip_t": weighted_mean((row.score(dreambench.CLIP_T.key), 1.0) for row in rows),
+            }
+            for kind, rows in by_kind.items()
+        },
+    }
+    return result

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+from ..published import TABLES
 from ..statistics import Comparison, Interval, bootstrap, compare
 from .answers import Vote, Votes
 
 # Table 5 of the paper: 30 participants, 1,500 votes, 10 samples from DreamBench and XVerseBench.
-PUBLISHED = {"XVerse": 5.75, "DreamO": 6.31, "USO": 6.74, "UMO": 6.02, "Ours": 7.26}
+PUBLISHED = {method: values[0] for method, values in TABLES["5"].rows}
 
 
 @dataclass(frozen=True)
