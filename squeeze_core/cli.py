@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("demo", "generate", "train", "export", "toyworld", "bench", "doctor")
+COMMANDS = ("demo", "generate", "train", "export", "eval", "toyworld", "bench", "doctor")
 _PACKAGE = f"{__package__}.commands"
 
 
 def app() -> typer.Typer:
     """The program with every command that this installation has."""
     import typer
+
+    from .commands import add_commands
 
     program = typer.Typer(
         name="squeeze",
@@ -36,12 +37,7 @@ def app() -> typer.Typer:
             print(f"squeeze {__version__}")
             raise typer.Exit()
 
-    for name in COMMANDS:
-        if find_spec(f"{_PACKAGE}.{name}") is None:
-            continue
-        module = import_module(f"{_PACKAGE}.{name}")
-        example = getattr(module, "EXAMPLE", None)
-        program.command(name, epilog=f"Example: {example}" if example else None)(getattr(module, name))
+    add_commands(program, _PACKAGE, COMMANDS)
     return program
 
 

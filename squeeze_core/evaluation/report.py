@@ -9,8 +9,10 @@ import json
 import math
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from .results import Metric, PictureScore, Result, from_dict, weighted_mean
 from .statistics import Comparison, Interval, bootstrap
 
 FORMAT = 1
+FIELDS = ("category", "subject", "prompt")
 WORST = 12
 _PROBLEMS_SHOWN = 50
 
@@ -92,8 +95,7 @@ def to_json(result: Result, against: Result | None = None) -> dict[str, Any]:
     data: dict[str, Any] = {
         "format": FORMAT,
         "summary": summary,
-        "by_subject": by(result, "subject"),
-        "by_prompt": by(result, "prompt"),
+        **{f"by_{field}": by(result, field) for field in FIELDS},
         "versions": versions(),
         "result": result.as_dict(),
     }
@@ -113,7 +115,9 @@ def to_markdown(result: Result, against: Result | None = None) -> str:
     parts += [f"- {note}" for note in dict.fromkeys(result.notes)]
     if against is not None:
         parts += ["## Compared with " + against.label, _comparison(result, against)]
-    parts += ["## By subject", _group_table(result, "subject"), "## By prompt", _group_table(result, "prompt")]
+    for field in FIELDS:
+        if field != "category" or len(by(result, field)) > 1:
+            parts += [f"## By {field}", _group_table(result, field)]
     parts += ["## Measured with", *_backbones(result)]
     parts += [f"- {key}: {_shown(value)}" for key, value in result.settings.items()]
     if result.problems:
@@ -123,23 +127,23 @@ def to_markdown(result: Result, against: Result | None = None) -> str:
             parts.append(f"- and {len(result.problems) - _PROBLEMS_SHOWN} more, in the JSON report")
     # A blank line between parts, but none inside a list.
     text = parts[0]
-    for before, part in zip(parts, parts[1:]):
+    for before, part in pairwise(parts):
         text += ("\n" if before.startswith("- ") and part.startswith("- ") else "\n\n") + part
     return text + "\n"
 
 
 def by(result: Result, field: str) -> dict[str, dict[str, float | None]]:
-    """Means by "subject", or by "prompt": its text, or its number where no text is known."""
+    """Means by "category", "subject" or "prompt": its text, or its number where no text is known."""
     groups: dict[str, list[PictureScore]] = {}
     for row in result.pictures:
-        name = row.subject if field == "subject" else row.text or str(row.prompt)
-        groups.setdefault(name, []).append(row)
+        names = {"category": row.category, "subject": row.subject, "prompt": row.text or str(row.prompt)}
+        groups.setdefault(names[field], []).append(row)
     return {
         name: {
             metric.key: weighted_mean((row.score(metric.key), row.weight(metric.key)) for row in rows)
             for metric in result.metrics
         }
-        for name, rows in sorted(groups.items())
+        for name, rows in sorted(groups.items(), key=lambda group: _natural(group[0]))
     }
 
 
@@ -295,6 +299,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "/".join(map(_shown, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts "2 subjects" before "10 subjects"."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _finite(value: Any) -> Any:

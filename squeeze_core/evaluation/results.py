@@ -28,7 +28,7 @@ class PictureScore:
     file: as the user knows it, relative to the folder scored. prompt: its number in the benchmark, from 0.
     scores: by metric key; None or absent is missing, never zero. weights: how many things (pairs with
         references, subjects) a score is the mean of; 1 where nothing is said.
-    details: what else is known of the picture (angles, boxes), for the JSON report.
+    details: what else is known of the picture (angles, boxes), for the JSON report. category: as `Sample`'s.
     """
 
     file: str
@@ -40,6 +40,7 @@ class PictureScore:
     text: str = ""
     references: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    category: str = ""
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -90,7 +90,15 @@ def _row(
     sample = picture.sample
     names = tuple(f"{path.parent.name}/{path.name}" for path in used)
     return PictureScore(
-        picture.name, sample.subject, sample.prompt, picture.seed, scores, weights, sample.text, names
+        picture.name,
+        sample.subject,
+        sample.prompt,
+        picture.seed,
+        scores,
+        weights,
+        sample.text,
+        names,
+        category=sample.category,
     )
 
 

@@ -96,4 +96,5 @@ def _row(picture: Generated, found: dict[str, float]) -> PictureScore:
         sample.text,
         tuple(f"{path.parent.name}/{path.name}" for path in sample.inputs),
         {"subjects": found},
+        sample.category,
     )

@@ -13,7 +13,7 @@ from ..batches import Progress
 from ..benchmarks.multi_subject import NOTE
 from ..cache import Cache
 from ..naming import Generated
-from ..results import Result, weighted_mean
+from ..results import Result
 from ..samples import Benchmark
 from . import dreambench
 
@@ -26,7 +26,7 @@ def score(
     cache: Cache,
     progress: Progress | None = None,
 ) -> Result:
-    """As `dreambench.score`, with one reference a subject, and a mean for each number of subjects in `settings`."""
+    """As `dreambench.score`, with one reference a subject. The report's categories are the numbers of subjects."""
     result = dreambench.score(
         generated, benchmark, dino, clip, cache, progress, references=lambda sample: sample.inputs
     )
@@ -37,19 +37,4 @@ def score(
     if NOTE not in result.notes:
         result.notes.insert(0, NOTE)
     result.settings["identity"] = "mean cosine of the picture with one reference of each subject"
-    result.settings["by_subjects"] = by_subjects(result)
     return result
-
-
-def by_subjects(result: Result) -> dict[str, dict[str, float | None]]:
-    """Mean of each metric by the number of subjects."""
-    numbers = sorted({int(row.details["subjects"]) for row in result.pictures})
-    return {
-        str(number): {
-            metric.key: weighted_mean(
-                (row.score(metric.key), 1.0) for row in result.pictures if row.details["subjects"] == number
-            )
-            for metric in result.metrics
-        }
-        for number in numbers
-    }

@@ -138,6 +138,7 @@ def _row(
         text=sample.text,
         references=(f"{path.parent.name}/{path.name}",),
         details=details,
+        category=sample.category,
     )
 
 

@@ -1,0 +1,28 @@
+"""`squeeze eval compare`: two reports, case by case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Out
+
+EXAMPLE = "squeeze eval compare scores/a/dreambench_dino_i.json scores/b/dreambench_dino_i.json"
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Report of the run to compare with.")],
+    second: Annotated[Path, typer.Argument(help="Report of the run in question.")],
+    out: Out = None,
+) -> None:
+    """Paired comparison of two runs of the same measure: differences, intervals, wins and losses."""
+    from ...evaluation import report
+    from ..console import make_folder
+
+    before, after = report.read(first), report.read(second)
+    folder = out or Path("scores") / "comparison"
+    make_folder(folder)
+    for path in report.write(after, folder, None, before):
+        print(path)

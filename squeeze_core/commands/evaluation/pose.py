@@ -1,0 +1,46 @@
+"""`squeeze eval pose`: how much the subject's pose differs from its reference's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+
+EXAMPLE = "squeeze eval pose --images my_pictures --data dreambooth"
+
+
+def pose(
+    images: Images = None,
+    run: Run = None,
+    data: Data = None,
+    models: Models = MODELS,
+    detector: ModelFolder = None,
+    orientation: ModelFolder = None,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Below it, a picture is left out.")] = 0.0,
+    out: Out = None,
+    against: Against = None,
+    label: Label = "",
+    cache: CacheFolder = None,
+    device: Device = "",
+) -> None:
+    """Azimuth and polar difference and the average "recall" rate on DreamBench (Table 2).
+
+    Each picture is compared with the reference that went into it, the first of its subject.
+    """
+    from ...evaluation.detector import load_detector
+    from ...evaluation.measures.pose import score
+    from ...evaluation.orientation import load_orientation
+    from ...evaluation.weights import locate
+    from ..console import progress_bar
+    from . import scoring
+
+    case = scoring.prepare("dreambench", images, run, data, label)
+    other = scoring.earlier(against)
+    folders = locate("detector", models, detector), locate("orientation", models, orientation)
+    place, kept = scoring.device(device), scoring.cache(cache)
+    finder, compass = load_detector(folders[0], place), load_orientation(folders[1], place)
+    with progress_bar() as progress:
+        result = score(case.generated, case.benchmark, finder, compass, kept, progress, min_confidence)
+    scoring.finish(result, case.folder, out, case.label, case.problems, other)
