@@ -15,7 +15,7 @@ from ..data.examples import BrokenExample, Example, Examples, Walk
 from ..data.pictures import read_rgb
 from ..dla import Aggregator, DLAConfig
 from ..errors import SqueezeError
-from ..mllm.backbone import MLLMIdentity, Prompt
+from ..mllm.backbone import Backbone, MLLMIdentity, Prompt
 from ..mllm.prompt import check_prompt
 from .checkpoint import Checkpoints, read_tensors
 from .config import TOY, DataSource, MUSARSource, ToySource, TrainConfig, UNOSource
@@ -24,7 +24,7 @@ from .squeeze_task import SqueezeTask, Trained
 from .state import AVERAGE, WEIGHTS, copy_weights
 
 if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
     from PIL.Image import Image
 
 LORA_NAME = "squeeze"
@@ -40,6 +40,21 @@ def squeeze_task(config: TrainConfig) -> SqueezeTask:
     mllm = load_mllm(_path(models.mllm, "mllm"), models.mllm_dtype, device="cpu")
     vae = loading.load_vae(_path(models.vae or models.flux, "vae"), models.dtype)
     transformer = loading.load_flux(_path(models.flux, "flux"), models.dtype)
+    return new_task(config, transformer, vae, mllm, walk, fixed)
+
+
+def new_task(
+    config: TrainConfig,
+    transformer: FluxTransformer2DModel,
+    vae: AutoencoderKL,
+    mllm: Backbone,
+    walk: Walk,
+    fixed: Sequence[tuple[str, tuple[Image, ...]]] = (),
+) -> SqueezeTask:
+    """The task on models that are there: the LoRA goes into FLUX, weights are new or those of `config.init`.
+
+    fixed: prompts and references of which pictures are made now and then. Raises `SqueezeError`.
+    """
     adapter = _adapter_config(config, transformer, mllm.identity)
     module = _trained(config, transformer, adapter)
     if config.init is not None:
