@@ -1,5 +1,7 @@
 """The method's own training, on the smallest models of the real architectures."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -273,3 +275,35 @@ def test_the_crop_is_a_draw(make, tmp_path):
         not torch.equal(a.target.pixels, b.target.pixels)
         for a, b in zip(middle.batch(range(6)), random.batch(range(6)))
     )
+
+
+def test_two_subjects_and_one_train_together(make, tmp_path):
+    """Appendix F: a mixture of both data sets; both references are heard, in order, by MLLM and FLUX."""
+    import json
+
+    from PIL import Image
+
+    musar = tmp_path / "musar"
+    musar.mkdir()
+    rows = []
+    for number in range(3):
+        for name, colour in (("a", (250, 0, 0)), ("b", (0, 250, 0)), ("t", (0, 0, 250))):
+            Image.new("RGB", (64, 64), colour).save(musar / f"{number}_{name}.png")
+        images = {
+            key: f"{number}_{name}.png"
+            for key, name in (("cond_img_0", "a"), ("cond_img_1", "b"), ("tgt_img", "t"))
+        }
+        rows.append({**images, "prompt": "a cup beside the toy"})
+    (musar / "rows.json").write_text(json.dumps(rows))
+    uno = tiny.write_uno(tmp_path / "uno")
+    data = [{"kind": "uno", "folder": str(uno), "share": 2}, {"kind": "musar", "folder": str(musar)}]
+    task = make(data=data, drops=ALWAYS, batch_size=6, steps=2)
+    samples = task.batch(range(6))
+    assert sorted(len(sample.references) for sample in samples) == [1, 1, 1, 1, 2, 2]
+    both = next(sample for sample in samples if len(sample.references) == 2)
+    assert [int(picture.pixels[0, 0, 0].argmax()) for picture in both.references] == [0, 1]
+    assert len(both.prompt.images) == 2
+    assert Trainer(task, task.config, tmp_path / "run").run().step == 2
+    swapped = replace(both, references=both.references[::-1])
+    nudge(task)
+    assert task.loss([both])[0] != task.loss([swapped])[0]
