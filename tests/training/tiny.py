@@ -69,7 +69,7 @@ def row(number: int, score: float = 4.0) -> dict:
     }
 
 
-def config_values(models: Path, data: Path, **changes: Any) -> dict[str, Any]:
+def config_values(models: Path, uno: Path, **changes: Any) -> dict[str, Any]:
     """A run of stage 2 that takes a second or two."""
     return {
         "models": {
@@ -79,7 +79,7 @@ def config_values(models: Path, data: Path, **changes: Any) -> dict[str, Any]:
             "dtype": "fp32",
             "mllm_dtype": "fp32",
         },
-        "data": [{"kind": "uno", "folder": str(data)}],
+        "data": [{"kind": "uno", "folder": str(uno)}],
         "vae_references": True,
         "steps": 4,
         "batch_size": 4,
