@@ -156,6 +156,14 @@ def test_all_parts_make_a_trained_toy_world_of_at_most_24_megabytes(made):
     assert world.vae.config.norm_num_groups == vae.TRAINED_CONFIG["norm_num_groups"]
 
 
+def test_weights_that_are_shipped_are_what_everyone_builds(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(toyworld.world, "SHIPPED", made / "weights")
+    built = toyworld.build(tmp_path / "everyone")
+    assert toyworld.load(built.folder).trained
+    other = toyworld.build(tmp_path / "seeded", seed=1)  # of random weights there are as many as seeds
+    assert json.loads((other.folder / "manifest.json").read_text())["trained"] is False
+
+
 def test_what_is_shipped_is_what_was_trained(made):
     name = "transformer_blocks.0.attn.to_q.weight"
     checkpoint = next((made / "flux" / "checkpoints").glob("step_*"))
