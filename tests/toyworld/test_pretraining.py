@@ -91,6 +91,14 @@ def test_the_mllm_is_trained_on_the_very_tokens_and_nearly_the_pixels_that_encod
     assert (mine - inputs["pixel_values"]).abs().mean() < 0.005
 
 
+def test_what_the_mllm_reads_is_shown_beside_the_pictures(captioning):
+    picture = scenes.render(scenes.single(0, 0).scene)
+    captioning.module.eval()
+    assert captioning.described(picture) == captioning.described(picture)
+    sheet = captioning.sample(0)["pictures"]
+    assert np.array_equal(np.asarray(sheet)[:128, :128], scenes.render(scenes.single(1, 0).scene))
+
+
 def test_the_answer_names_who_the_prompt_means(captioning):
     asked = [captioning._asked(index) for index in range(40)]
     rewritten = [(prompt, answer) for prompt, answer, _ in asked if prompt != DESCRIBE]

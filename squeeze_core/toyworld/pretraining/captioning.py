@@ -75,6 +75,36 @@ class CaptioningTask(Task):
         loss = (errors * weights.flatten()).sum() / weights.sum()
         return loss, {"answer_loss": float(answered.detach()), "right_tokens": float(right)}
 
+    @torch.no_grad()
+    def sample(self, step: int) -> dict[str, Image]:
+        """Six pictures that are not trained on, with what the model reads in them and what they show."""
+        from PIL import Image, ImageDraw
+
+        sheet = Image.new("RGB", (900, 6 * scenes.SIDE), "white")
+        draw = ImageDraw.Draw(sheet)
+        for row in range(6):
+            one = scenes.single(self.settings.seed + 1, row, self.settings.world())
+            picture = scenes.render(one.scene)
+            sheet.paste(Image.fromarray(picture), (0, row * scenes.SIDE))
+            lines = f"{one.caption}\n\n{self.described(picture)}"
+            draw.multiline_text((scenes.SIDE + 12, row * scenes.SIDE + 30), lines, fill="black")
+        return {"pictures": sheet}
+
+    @torch.no_grad()
+    def described(self, picture: np.ndarray) -> str:
+        """The likeliest answer to "Describe the picture." picture: [128, 128, 3] uint8."""
+        head = self.tokenizer(chat_text(Prompt(DESCRIBE), [_PICTURE]), return_tensors="pt")["input_ids"]
+        made = self.module.generate(  # type: ignore[operator]
+            input_ids=head.to(self.device),
+            attention_mask=torch.ones_like(head).to(self.device),
+            pixel_values=pixel_values(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(self.device)),
+            max_new_tokens=60,
+            do_sample=False,
+            eos_token_id=mllm.token_id("<|im_end|>"),
+            pad_token_id=mllm.token_id(_PAD),
+        )
+        return self.tokenizer.decode(made[0, head.shape[1] :], skip_special_tokens=True)
+
     def identity(self) -> dict[str, Any]:
         return self.settings.task_identity()
 
@@ -122,15 +152,3 @@ def _start(module: nn.Module, seed: int) -> None:
             parameter.mul_((2 * layers) ** -0.5)  # the depth's sum stays small
         elif "norm" in name and parameter.ndim == 1:
             parameter.fill_(1.0)
-
-
-def read_picture(task: CaptioningTask, picture: Image) -> str:
-    """The answer to "Describe the picture.", greedily."""
-    ids = task.tokenizer(chat_text(Prompt(DESCRIBE), [_PICTURE]), return_tensors="pt")["input_ids"]
-    pixels = pixel_values(torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None])
-    with torch.no_grad():
-        made = task.module.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, max_new_tokens=60,
-            do_sample=False, eos_token_id=mllm.token_id("<|im_end|>"), pad_token_id=mllm.token_id(_PAD),
-        )  # fmt: skip
-    return task.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
