@@ -26,17 +26,18 @@ class _Pair:
 class UNO:
     """UNO-1M from a folder.
 
-    folder: holds images/split1/... and the labels: uno_1m_total_labels.json, or labels/split*.json, or what
-        `labels` names in it. Splits of which no picture was extracted are left out when labels are by split.
+    folder: holds images/split1/... and the labels: labels/split*.json, or uno_1m_total_labels.json (a gigabyte,
+        read at once), or what `labels` names in it. Splits that were not extracted are left out.
     min_score: of `score_final`; 4 keeps 404,259 of the 1,011,093 pairs.
-    kept, dropped_score, incomplete: numbers of rows, for the log.
+    dropped_score, incomplete, not_extracted: numbers of rows left out, and why.
     """
 
     def __init__(self, folder: str | Path, *, labels: str | None = None, min_score: float = 4.0) -> None:
         self.folder = existing_folder(folder, "UNO-1M")
         self.images = self.folder / "images" if (self.folder / "images").is_dir() else self.folder
         self.min_score = min_score
-        self.dropped_score = self.incomplete = 0
+        self.dropped_score = self.incomplete = self.not_extracted = 0
+        self._extracted: dict[Path, bool] = {}
         self._pairs: list[_Pair] = []
         for path in self._label_files(labels):
             for row in read_rows(path):
@@ -51,27 +52,20 @@ class UNO:
         reference, target = read_rgb(self.images / pair.reference), read_rgb(self.images / pair.target)
         return Example(pair.prompt, target, (reference,), pair.target)
 
-    @property
-    def kept(self) -> int:
-        return len(self._pairs)
-
     def identity(self) -> str:
         return f"UNO-1M of {len(self)} pairs ({self._identity})"
 
     def _label_files(self, labels: str | None) -> list[Path]:
         if labels is not None:
             return [self.folder / labels]
-        whole = self.folder / "uno_1m_total_labels.json"
-        if whole.is_file():
-            return [whole]
         splits = sorted((self.folder / "labels").glob("split*.json"), key=lambda path: (len(path.name), path.name))
-        splits = [path for path in splits if (self.images / path.stem).is_dir()]
-        if not splits:
+        whole = self.folder / "uno_1m_total_labels.json"
+        if not splits and not whole.is_file():
             raise SqueezeError(
-                f'"{self.folder}" holds neither uno_1m_total_labels.json nor labels/split*.json with pictures in '
-                "images/. Give the folder into which UNO-1M was extracted, or name the labels."
+                f'"{self.folder}" holds neither labels/split*.json nor uno_1m_total_labels.json. '
+                "Give the folder into which UNO-1M was extracted, or name the labels."
             )
-        return splits
+        return splits or [whole]
 
     def _add(self, row: dict) -> None:
         caption, score = row.get("caption"), row.get("vlm_filter_cot")
@@ -79,9 +73,21 @@ class UNO:
         if not isinstance(final, (int, float)) or not self.min_score <= final <= MAX_SCORE:
             self.dropped_score += 1
             return
-        reference, target = row.get("img_path1"), row.get("img_path2")
         prompt = caption.get("img_path2") if isinstance(caption, dict) else None
-        if not all(isinstance(part, str) and part.strip() for part in (reference, target, prompt)):
+        reference, target, prompt = (
+            value.strip() if isinstance(value, str) else ""
+            for value in (row.get("img_path1"), row.get("img_path2"), prompt)
+        )
+        if not (reference and target and prompt):
             self.incomplete += 1
-            return
-        self._pairs.append(_Pair(reference, target, prompt.strip()))  # type: ignore[arg-type, union-attr]
+        elif not all(self._is_extracted(self.images / name) for name in (reference, target)):
+            self.not_extracted += 1
+        else:
+            self._pairs.append(_Pair(reference, target, prompt))
+
+    def _is_extracted(self, picture: Path) -> bool:
+        """Whether the folder of a picture is there; the picture itself is looked at when it is read."""
+        split = picture.parent
+        if split not in self._extracted:
+            self._extracted[split] = split.is_dir()
+        return self._extracted[split]
