@@ -1,6 +1,5 @@
 """MLLM judges on DreamBench++: asked as the protocol says, counted honestly, cached by what they saw."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from squeeze_core.evaluation.judging import judge as ask
 from squeeze_core.evaluation.measures.dreambench_plus import AVERAGE, Judge, collect, score
 from squeeze_core.mllm import load
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "mllm"))
-import checkpoints  # the tiny MLLM folders
+from ..mllm import checkpoints
 
 QUICK = JudgeSettings(attempts=2, max_new_tokens=4, side=56)
 

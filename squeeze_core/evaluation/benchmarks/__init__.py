@@ -16,6 +16,7 @@ READERS = {
     "lamicbench": "lamic",
     "multi-subject": "multi_subject",
     "reasoning": "reasoning",
+    "toyworld": "toyworld",
     "stress": "stress",
 }
 

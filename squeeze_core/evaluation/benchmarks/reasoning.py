@@ -87,7 +87,7 @@ def eligible(composites: Sequence[Generated]) -> list[Generated]:
     """Those whose prompt puts an accessory on the subject, and names the subject's category."""
     return [
         picture
-        for picture in composites
+        for picture in sorted(composites, key=lambda picture: picture.name)
         if ACCESSORY.search(picture.sample.text)
         and len(picture.sample.subjects) == 1
         and replace_category(picture.sample.text, picture.sample.subjects[0].words, "x")

@@ -1,0 +1,61 @@
+"""`squeeze eval dreambench-plus`: MLLM judges."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...errors import SqueezeError
+from .options import Against, CacheFolder, Data, Device, Images, Label, Out, Run
+
+EXAMPLE = "squeeze eval dreambench-plus --images my_pictures --data dreambench_plus/data --judge InternVL3-8B-hf"
+
+
+def dreambench_plus(
+    judge: Annotated[list[Path], typer.Option(help="Folder of an MLLM; repeat for several, which are averaged.")],
+    images: Images = None,
+    run: Run = None,
+    data: Data = None,
+    tiles: Annotated[int, typer.Option(min=1, max=12, help="Tiles a judge sees of each picture.")] = 1,
+    attempts: Annotated[int, typer.Option(min=1, help="Answers before a score counts as missing.")] = 4,
+    dtype: Annotated[str, typer.Option(help="Of the judges: default, fp32, bf16, fp16, fp8_e4m3fn.")] = "default",
+    out: Out = None,
+    against: Against = None,
+    label: Label = "",
+    cache: CacheFolder = None,
+    device: Device = "",
+) -> None:
+    """How well MLLMs find the subject kept, 0 to 4, on DreamBench++ (Table 4): animals and objects.
+
+    --data is the data folder of github.com/yuangpeng/dreambench_plus. --images may also be a method's folder as
+    DreamBench++'s own scripts write it.
+    """
+    from ...evaluation import benchmarks
+    from ...evaluation.judging import JudgeSettings
+    from ...evaluation.measures.dreambench_plus import Judge, collect, score
+    from ...mllm import load
+    from ..console import progress_bar
+    from . import scoring
+
+    missing = [folder for folder in judge if not (folder / "config.json").is_file()]
+    if missing:
+        raise SqueezeError(
+            f'There is no MLLM in "{missing[0]}". Give the folder of an InternVL3 (-hf) or a Qwen2.5-VL, or fetch '
+            f"one: hf download OpenGVLab/InternVL3-8B-hf --local-dir {missing[0]}"
+        )
+    folder, data, label = scoring.resolve(images, run, data, label)
+    if data is None:
+        raise SqueezeError("Give --data, the folder of your copy of DreamBench++'s data.")
+    benchmark = benchmarks.read("dreambench-plus", data)
+    generated, problems = collect(folder, benchmark)
+    other = scoring.earlier(against)
+    place = scoring.device(device)
+    judges = [Judge(path.resolve().name, partial(load, path, dtype, device=place)) for path in judge]
+    settings = JudgeSettings(tiles=tiles, attempts=attempts)
+    with progress_bar() as progress:
+        result = score(generated, benchmark, judges, scoring.cache(cache), progress, settings)
+    pictures = folder / "tgt_image" if (folder / "tgt_image").is_dir() else folder
+    scoring.finish(result, pictures, out, label, [*problems, *benchmark.problems], other)

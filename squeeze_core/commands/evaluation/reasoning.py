@@ -1,0 +1,108 @@
+"""`squeeze eval reasoning`: text following on the benchmark of appendix G, and `build`, which makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...errors import SqueezeError
+from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+
+EXAMPLE = "squeeze eval reasoning --run runs/mllm_only --beside runs/gated --data reasoning"
+_BUILD_EXAMPLE = "squeeze eval reasoning build --composites my_pictures --data dreambooth --out reasoning"
+
+
+def GROUP() -> typer.Typer:
+    """Scoring without a further word, and `build`."""
+    program = typer.Typer(invoke_without_command=True, rich_markup_mode=None, callback=reasoning)
+    program.command("build", epilog=f"Example: {_BUILD_EXAMPLE}")(build)
+    return program
+
+
+def reasoning(
+    context: typer.Context,
+    images: Images = None,
+    run: Run = None,
+    beside: Annotated[Path | None, typer.Option(help="A second run, reported beside: the gated one.")] = None,
+    data: Data = None,
+    models: Models = MODELS,
+    clip: ModelFolder = None,
+    out: Out = None,
+    against: Against = None,
+    label: Label = "",
+    cache: CacheFolder = None,
+    device: Device = "",
+) -> None:
+    """CLIP-T where the prompt means an accessory in the reference, not its main subject (Table 3).
+
+    --data is a folder made by `squeeze eval reasoning build`. The paper's pictures of this kind come from the MLLM
+    alone: generate them with --tau-1 0 --tau-2 0, and give a gated run as --beside.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ...evaluation.backbones import load_clip
+    from ...evaluation.measures.reasoning import GATED, MLLM_ONLY, score
+    from ...evaluation.weights import locate
+    from ..console import progress_bar, say
+    from . import scoring
+
+    case = scoring.prepare("reasoning", images, run, data, label)
+    second = None if beside is None else scoring.prepare("reasoning", beside, None, data or _data_of(run), "")
+    other = scoring.earlier(against)
+    clip = locate("clip", models, clip)
+    kept, reader = scoring.cache(cache), load_clip(clip, scoring.device(device))
+    alone = run is None or _is_mllm_only(run)
+    if not alone:
+        say("This run is gated: the paper's Table 3 is of the MLLM alone (--tau-1 0 --tau-2 0).")
+    # What other tools made is called by its folder: nothing says how it was generated.
+    first_label = label or (MLLM_ONLY if run is not None and alone else case.label)
+    out = out or Path("scores") / case.folder.resolve().name
+    with progress_bar() as progress:
+        first = score(case.generated, case.benchmark, reader, kept, progress, first_label)
+        gated = score(second.generated, second.benchmark, reader, kept, progress, GATED) if second else None
+    scoring.finish(first, case.folder, out, first_label, case.problems, other)
+    if second is not None and gated is not None:
+        scoring.finish(gated, second.folder, out / "beside", GATED, second.problems, first)
+
+
+def build(
+    composites: Annotated[
+        Path, typer.Option(help="Pictures of DreamBench's prompts by any method: SUBJECT/PROMPT_SEED.png.")
+    ],
+    data: Annotated[Path, typer.Option(help="A clone of github.com/google/dreambooth.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")] = Path("reasoning"),
+    one: Annotated[int, typer.Option(min=0, help="Samples with one reference.")] = 170,
+    two: Annotated[int, typer.Option(min=0, help="Samples with two.")] = 180,
+    seed: Annotated[int, typer.Option(min=0, help="The same one chooses the same samples.")] = 0,
+) -> None:
+    """Make the benchmark from composites ("a cat wearing a hat") and DreamBench, and sheets to check by eye."""
+    from ...evaluation import benchmarks
+    from ...evaluation.benchmarks import reasoning as making
+    from ...evaluation.naming import collect
+    from ..console import say
+
+    dreambench = benchmarks.read("dreambench", data)
+    found, _ = collect(composites, dreambench)
+    usable = making.eligible(found)
+    say(f"{len(usable)} of {len(found)} composites show a subject with an accessory.")
+    path = making.build(found, dreambench, out, one=one, two=two, seed=seed)
+    say(f"Look at {out}/review_*.jpg and delete samples from {path.name} whose picture does not show what it says.")
+    print(path)
+
+
+def _is_mllm_only(run: Path) -> bool:
+    from ...evaluation.generation import read_run
+
+    gate = read_run(run).get("gate")
+    return isinstance(gate, list) and len(gate) >= 2 and gate[0] <= 0 and gate[1] <= 0
+
+
+def _data_of(run: Path | None) -> Path | None:
+    from ...evaluation.generation import read_run
+
+    if run is None:
+        raise SqueezeError("Give --data, the folder made by squeeze eval reasoning build.")
+    data = read_run(run).get("data")
+    return Path(data) if data else None
