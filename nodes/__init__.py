@@ -11,6 +11,7 @@ from .gate import TimestepGate
 from .inspect import ShowGate, ShowLayers
 from .mllm import Encode, LoadMLLM, WritePrompt
 from .references import ReferenceTokens
+from .score import Score
 from .sigmas import Sigmas
 from .toyworld import ToyWorldNode
 
@@ -37,4 +38,5 @@ class SqueezeExtension(ComfyExtension):
             SaveConditioning,
             LoadConditioning,
             ToyWorldNode,
+            Score,
         ]

@@ -10,12 +10,13 @@ import folder_paths
 from ..squeeze_core.errors import SqueezeError
 
 ADAPTERS = "squeeze"
+EVALUATION = "evaluation"
 MLLM_FOLDERS = ("LLM", "VLM", "text_encoders")
 
 
 def register() -> None:
-    """Make models/squeeze, models/LLM and models/VLM known; paths from extra_model_paths stay."""
-    for name in (ADAPTERS, "LLM", "VLM"):
+    """Make models/squeeze, LLM, VLM and evaluation known; paths from extra_model_paths stay."""
+    for name in (ADAPTERS, "LLM", "VLM", EVALUATION):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
     paths, extensions = folder_paths.folder_names_and_paths[ADAPTERS]
     if not extensions:
@@ -65,3 +66,29 @@ def adapter_path(choice: str) -> Path:
             "adapter there and refresh the page; none is published by the paper's authors."
         )
     return Path(path)
+
+
+def evaluation_choices(role: str) -> dict[str, Path]:
+    """Models for a measure ("dino", "clip", "orientation"): "dino-vits16" -> its folder."""
+    from ..squeeze_core.evaluation.weights import candidates
+
+    roots = [Path(root) for root in folder_paths.get_folder_paths(EVALUATION)]
+    choices: dict[str, Path] = {}
+    for root in roots:
+        for folder in candidates(role, [root]):  # type: ignore[arg-type]  # the nodes name only real roles
+            choices.setdefault(folder.relative_to(root).as_posix(), folder)
+    return choices
+
+
+def evaluation_path(role: str, choice: str) -> Path:
+    """The folder of a choice. Raises `SqueezeError` with the download line when it is not there."""
+    from ..squeeze_core.evaluation.weights import fetch_line
+
+    choices = evaluation_choices(role)
+    if choice in choices:
+        return choices[choice]
+    root = Path(folder_paths.get_folder_paths(EVALUATION)[0])
+    raise SqueezeError(
+        f'There is no model "{choice}" for {role} in models/{EVALUATION}. '
+        f"{fetch_line(role, root)} - then refresh the page."  # type: ignore[arg-type]
+    )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,14 +98,14 @@ def swap_layers(module: nn.Module) -> nn.Module:
     """Make every layer of `module` fetch its weights as it runs, in place; returns `module`.
 
     Only the class of a layer changes: names, parameters, hooks and results stay. A layer is a module
-    without children whose parameters are `weight` and perhaps `bias`. Others are left as they are, and
-    `host` keeps them whole on the device that computes.
+    without children or buffers whose parameters are `weight` and perhaps `bias`. Others, such as batch norms,
+    are left as they are, and `host` keeps them whole on the device that computes.
     """
     for layer in module.modules():
         names = set(layer._parameters)
         if hasattr(layer, "comfy_cast_weights") or next(layer.children(), None) is not None:
             continue
-        if getattr(layer, "weight", None) is None or not names <= {"weight", "bias"}:
+        if getattr(layer, "weight", None) is None or not names <= {"weight", "bias"} or layer._buffers:
             continue
         layer.__class__ = _CORE_LAYERS.get(type(layer)) or _fetching(type(layer))
         layer.weight_function, layer.bias_function = [], []
@@ -177,6 +177,27 @@ def _bring_what_cannot_be_fetched(patcher, device: torch.device) -> None:
 def _weight_bytes(module: nn.Module) -> int:
     """Bytes of all parameters, tied ones once; the core's own count takes them twice."""
     return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def host_scorer(scorer: Any, memory_required: int) -> None:
+    """Put the `model` of an evaluation backbone under the memory manager and load it.
+
+    Inputs follow the manager: the backbone asks its weights where they are, and paged ones wait elsewhere. The
+    patcher lives as long as the scorer, which holds it.
+    """
+    scorer.patcher = host(scorer.model, load_device=comfy.model_management.get_torch_device())
+    device = scorer.patcher.load_device
+    parts = [scorer.model, *(part for part in scorer.model.children() if next(part.children(), None) is not None)]
+    for part in parts:
+        part.register_forward_pre_hook(partial(_inputs_to, device), with_kwargs=True)
+    load_models([scorer.patcher], memory_required)
+
+
+def _inputs_to(device: torch.device, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:
+    def moved(value: Any) -> Any:
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return tuple(map(moved, args)), {name: moved(value) for name, value in kwargs.items()}
 
 
 def compute_device(device: Device) -> torch.device:

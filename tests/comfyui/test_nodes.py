@@ -21,6 +21,7 @@ NODES = {
     "SqueezeSaveConditioning",
     "SqueezeLoadConditioning",
     "SqueezeToyWorld",
+    "SqueezeScore",
 }
 
 

@@ -1,0 +1,128 @@
+"""Scores of pictures against references and a prompt, in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..squeeze_core.evaluation.batch import RANKINGS, BatchScores, score
+from ..squeeze_core.mllm.backbone import Progress
+from . import folders, hosting
+from .images import pictures, to_pil
+from .sockets import CATEGORY, pictures_input
+
+NONE = "(none)"
+_BYTES_A_PICTURE = 64 * 2**20  # activations of a ViT-B or ViT-L, generously
+_AT_ONCE = 8
+
+
+class Score(io.ComfyNode):
+    """A batch -> identity, text, pose of each picture, and which is best."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SqueezeScore",
+            display_name="Score Pictures",
+            category=CATEGORY,
+            description="Measure each picture of a batch: likeness to the references (DINO-I, CLIP-I), fit to the "
+            "prompt (CLIP-T), difference of pose. Says which picture is best.",
+            search_aliases=["DINO score", "CLIP score", "similarity", "identity", "best of n", "copy-paste"],
+            inputs=[
+                io.Image.Input("generated", tooltip="The pictures to score, as a batch."),
+                pictures_input(
+                    "A reference picture; a new socket appears as you connect one. Identity and pose are the mean "
+                    "over all of them."
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    optional=True,
+                    tooltip="What the pictures should show, for the text score. Empty: no text score.",
+                ),
+                _model_input("dino", "Identity: DINO ViT-S/16, as in the paper; else CLIP measures it."),
+                _model_input("clip", "Text, and identity without DINO. CLIP ViT-B/32, as in the paper."),
+                _model_input("orientation", "Pose: Orient Anything reads which way the subject faces."),
+                io.Combo.Input(
+                    "rank_by",
+                    options=list(RANKINGS),
+                    default="identity + text",
+                    tooltip="What makes a picture the best. pose: the pose furthest from the references'.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    display_name="identity",
+                    is_output_list=True,
+                    tooltip="One number a picture: mean cosine with the references. NaN: not measured.",
+                ),
+                io.Float.Output(
+                    display_name="text",
+                    is_output_list=True,
+                    tooltip="One number a picture: cosine with the prompt. NaN: not measured.",
+                ),
+                io.Float.Output(
+                    display_name="pose",
+                    is_output_list=True,
+                    tooltip="One number a picture: degrees of turn from the references, 0 to 180. NaN: not known.",
+                ),
+                io.Int.Output(display_name="best", tooltip="Index of the best picture, for Get Image from Batch."),
+                io.String.Output(display_name="report", tooltip="A table to read, for Preview as Text."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        generated: torch.Tensor,
+        dino: str,
+        clip: str,
+        orientation: str,
+        rank_by: str,
+        images=None,
+        prompt: str = "",
+    ) -> io.NodeOutput:
+        from ..squeeze_core.evaluation.backbones import load_clip, load_dino
+        from ..squeeze_core.evaluation.orientation import load_orientation
+
+        models = {
+            "dino": _hosted("dino", dino, load_dino),
+            "clip": _hosted("clip", clip, load_clip),
+            "orientation": _hosted("orientation", orientation, load_orientation),
+        }
+        found: BatchScores = score(
+            [to_pil(image) for image in generated],
+            pictures(images),
+            prompt,
+            **models,
+            rank_by=rank_by,
+            progress=_named(hosting.interruptible_progress()),
+        )
+        return io.NodeOutput(found.identity, found.text, found.pose, found.best, found.report())
+
+
+def _model_input(role: str, tooltip: str) -> io.Combo.Input:
+    # The first that is there is the default, so that the node works as soon as a model does.
+    choices = list(folders.evaluation_choices(role))
+    return io.Combo.Input(
+        role, options=[*choices, NONE], tooltip=f"{tooltip} A folder under models/evaluation; (none) leaves it out."
+    )
+
+
+def _hosted(role: str, choice: str, load: Callable[[Path, str], Any]) -> Any:
+    """The model under ComfyUI's memory manager, for this run of the node: they load in a second."""
+    if choice == NONE:
+        return None
+    scorer = load(folders.evaluation_path(role, choice), "cpu")
+    hosting.host_scorer(scorer, _AT_ONCE * _BYTES_A_PICTURE)
+    return scorer
+
+
+def _named(progress: Progress) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: progress(done, total)
