@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import SqueezeError
@@ -67,7 +69,8 @@ class Clip:
 
     def is_too_long(self, text: str) -> bool:
         """Whether CLIP reads only the beginning of a prompt."""
-        return len(self.tokenizer(text)["input_ids"]) > self.max_tokens
+        most = self.max_tokens + 1
+        return len(self.tokenizer(text, truncation=True, max_length=most)["input_ids"]) == most
 
 
 def load_dino(folder: str | Path, device: torch.device | str = "cpu") -> Dino:
@@ -113,7 +116,7 @@ def _load(kind: Any, folder: Path, role: Role, **options: Any) -> Any:
         options |= {"output_loading_info": True, "dtype": torch.float32}
     try:
         loaded = kind.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise SqueezeError(f'"{folder}" cannot be loaded ({reason}). {fetch_line(role, folder.parent)}') from error
     if not is_model:

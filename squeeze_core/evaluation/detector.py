@@ -85,8 +85,10 @@ def load_detector(
     folder = Path(folder).expanduser()
     kind = read_config(folder, "detector")["model_type"]
     limit = _THRESHOLDS[kind] if threshold is None else threshold
-    spec = describe(folder, "detector", weight_file(folder, "detector"), kind, {"threshold": limit})
     processor = _load(AutoProcessor, folder, "detector")
+    size = {key: value for key, value in dict(processor.image_processor.size).items() if value}
+    preparation = {"resize": size, "threshold": limit}
+    spec = describe(folder, "detector", weight_file(folder, "detector"), kind, preparation)
     model = _load(AutoModelForZeroShotObjectDetection, folder, "detector")
     return Detector(model.to(device).eval(), processor, spec, limit)
 

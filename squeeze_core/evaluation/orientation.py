@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import torch
@@ -109,18 +110,12 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, _unpickling_error()) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise SqueezeError(
             f'"{file}" cannot be read ({reason}). {fetch_line("orientation", file.parent)}'
         ) from error
     return dict(state)
-
-
-def _unpickling_error() -> type[Exception]:
-    import pickle
-
-    return pickle.UnpicklingError
 
 
 def _build(state: Mapping[str, torch.Tensor], file: Path) -> OrientationModel:

@@ -107,7 +107,7 @@ def candidates(role: Role, roots: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for root in map(Path, roots):
         for folder in [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]:
-            if folder.is_dir() and _holds(folder, known):
+            if folder.is_dir() and folder.parent not in found and _holds(folder, known):
                 found.setdefault(folder, None)
     return list(found)
 

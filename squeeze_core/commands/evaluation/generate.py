@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ EXAMPLE = (
     "squeeze eval generate dreambench --data dreambooth --flux FLUX.1-dev --mllm InternVL3-8B-hf "
     "--adapter my.safetensors --out runs/mine --shard 1/4"
 )
-_Path = Optional[Path]
+_Path = Path | None
 
 
 def generate(
