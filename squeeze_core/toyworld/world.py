@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 VERSION = 2  # of the weights and files; a change of either makes a new folder
 NOTICE = "untrained weights: expect noise-like pictures; this shows that the machinery runs"
 
-# Trained weights that belong to the package: vae, mllm, flux and adapter, bf16. Empty while there are none.
+# Trained weights that belong to the package, bf16. `build` takes them once all parts are there.
 SHIPPED = Path(__file__).parent / "trained"
 PARTS = ("vae", "mllm", "flux", "adapter")
 # FLUX's weights for the pooled vector, which is zeros throughout: no gradient ever reaches them. Not shipped.

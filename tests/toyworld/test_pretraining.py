@@ -12,13 +12,14 @@ from squeeze_core import flux as flux_model
 from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.mllm import Prompt
-from squeeze_core.toyworld import mllm, scenes, vae
+from squeeze_core.toyworld import measures, mllm, scenes, vae
 from squeeze_core.toyworld.examples import ToyExamples
 from squeeze_core.toyworld.pretraining import run
 from squeeze_core.toyworld.pretraining.autoencoder import VAETask, at_flux_scale
 from squeeze_core.toyworld.pretraining.captioning import DESCRIBE, CaptioningTask, pixel_values
 from squeeze_core.toyworld.pretraining.drawing import DrawingTask, _Kept
 from squeeze_core.toyworld.pretraining.settings import FluxSettings, MLLMSettings, VAESettings
+from squeeze_core.toyworld.reading import read
 from squeeze_core.training.config import load_config
 
 LOOP = {"steps": 2, "batch_size": 4}
@@ -197,7 +198,8 @@ def test_a_part_that_is_done_is_not_done_again(made):
     assert result.step == 2 and (made / "vae" / "log.jsonl").read_bytes() == before
 
 
-def test_a_part_whose_models_are_missing_is_refused(tmp_path):
+def test_a_part_whose_models_are_missing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(toyworld.world, "SHIPPED", tmp_path / "none")
     with pytest.raises(SqueezeError, match="train --only vae first"):
         run.train_part("flux", tmp_path)
     with pytest.raises(SqueezeError, match="no part"):
@@ -220,6 +222,29 @@ def test_toy_examples_are_the_worlds_pairs():
         ToyExamples(split="dev")
     with pytest.raises(SqueezeError, match="above 0"):
         ToyExamples(kinds={"one": 0.0})
+
+
+@torch.no_grad()
+def test_the_shipped_vae_gives_pictures_back_so_that_they_read_as_before():
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL(**vae.TRAINED_CONFIG).eval()
+    shipped = load_file(toyworld.SHIPPED / "vae.safetensors")
+    model.load_state_dict({name: tensor.float() for name, tensor in shipped.items()})
+    options = scenes.WorldOptions(split="test", carrying=0, styles=scenes.PHOTOS)
+    latents, right, errors = [], [], []
+    for index in range(20):
+        one = scenes.single(7, index, options)
+        pixels = torch.from_numpy(scenes.render(one.scene)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        latents.append(model.encode(pixels).latent_dist.mode())
+        decoded = model.decode(latents[-1]).sample.clamp(-1, 1)
+        errors.append(float((decoded - pixels).abs().mean()) / 2)
+        reading = read(((decoded[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+        order = measures.matched(reading.subjects, [subject.identity for subject in one.scene.subjects])
+        right += [measures.identity_share(f, s.identity) for f, s in zip(order, one.scene.subjects)]
+    scaled = (torch.cat(latents) - vae.CONFIG["shift_factor"]) * vae.CONFIG["scaling_factor"]
+    assert np.mean(errors) < 0.02 and np.mean(right) > 0.95
+    assert 0.9 < scaled.std() < 1.1
 
 
 @pytest.mark.parametrize("stage", run.STAGES)

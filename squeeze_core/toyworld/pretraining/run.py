@@ -8,6 +8,7 @@ OUT/world                              a toy world with the parts that are there
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,12 @@ def train_part(
     stage, own_changes = ABLATIONS.get(part, (part, ()))
     path = configs / f"toy_{stage}.yaml"
     for needed in _needs(part):
-        if not (out / "weights" / f"{needed}.safetensors").is_file():
+        path_of_needed = out / "weights" / f"{needed}.safetensors"
+        shipped = world.SHIPPED / path_of_needed.name
+        if not path_of_needed.is_file() and shipped.is_file():
+            path_of_needed.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(shipped, path_of_needed)
+        if not path_of_needed.is_file():
             raise SqueezeError(f'"{part}" is trained on the toy world\'s {needed}: train --only {needed} first.')
     paths = world.assemble(out / "world", out / "weights")
     task: Task
