@@ -105,4 +105,5 @@ def test_a_wish_that_cannot_be_met_gives_one_sentence(server, shown):
 
 def test_the_models_are_gone_when_the_node_is_done(server, shown):
     server.run_graph(graph(shown, prompt="another prompt"))
-    assert not [name for name in server.loaded_models() if name in ("ViTModel", "CLIPModel", "OrientationModel")]
+    held = {entry["model"] for entry in server.loaded_models()}
+    assert not held & {"ViTModel", "CLIPModel", "OrientationModel"}, held

@@ -59,3 +59,8 @@ def dreambench_plus(
         result = score(generated, benchmark, judges, scoring.cache(cache), progress, settings)
     pictures = folder / "tgt_image" if (folder / "tgt_image").is_dir() else folder
     scoring.finish(result, pictures, out, label, [*problems, *benchmark.problems], other)
+    if not any(result.counted(one.name) for one in judges):
+        raise SqueezeError(
+            "No judge gave a score for any picture; the report holds what they said instead. Take an MLLM that "
+            "follows instructions, such as InternVL3-8B."
+        )
