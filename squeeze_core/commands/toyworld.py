@@ -92,6 +92,10 @@ def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, documen
     with progress_bar() as report:
         table.fill(out, chosen, pairs=pairs, seeds=range(seeds), progress=report)
     made = table.markdown(out, chosen, pairs=pairs, seeds=range(seeds))
+    for name in ("fig3b_text", "fig3b_picture") if only is None else ():
+        given = table.layer_importance(out, name)
+        if given is not None:
+            made += f"\n{name}, layers 0 to {len(given) - 1}: {', '.join(f'{share:.2f}' for share in given)}\n"
     print(made, end="")
     if document is not None:
         table.write_into(document, made)

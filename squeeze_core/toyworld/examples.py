@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import SqueezeError
-from . import scenes
+from . import language, scenes
 
 if TYPE_CHECKING:
     from ..data.examples import Example
+
+SAME = "The same picture."
 
 
 class ToyOptions(BaseModel):
@@ -18,7 +20,9 @@ class ToyOptions(BaseModel):
 
     seed: of the pairs. count: how many there are. kinds: shares of pairs of one subject, of several, and of the
     reasoning case. carrying: share of references with a secondary object. max_turn: degrees. plain_styles:
-    photos only. split: "train", or "test" for identities that training never shows.
+    photos only. says: what the prompt is: "prompt" asks for the toy, "caption" tells everything, "same" asks for
+    the very picture that is the reference; the latter two for Fig. 3(b). split: "train", or "test" for
+    identities that training never shows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +33,7 @@ class ToyOptions(BaseModel):
     carrying: float = Field(default=0.1, ge=0, le=1)
     max_turn: float = Field(default=29.0, ge=0, le=180)
     plain_styles: bool = False
+    says: Literal["prompt", "caption", "same"] = "prompt"
     split: scenes.Split = "train"
 
     def world(self) -> scenes.WorldOptions:
@@ -63,8 +68,14 @@ class ToyExamples:
         from ..data.examples import Example
 
         pair = self.pair(number)
-        pictures = [Image.fromarray(scenes.render(scene)) for scene in (pair.target, *pair.references)]
-        return Example(pair.prompt, pictures[0], tuple(pictures[1:]), f"toy pair {number}")
+        target, *references = (Image.fromarray(scenes.render(scene)) for scene in (pair.target, *pair.references))
+        prompt = {
+            "prompt": pair.prompt,
+            "caption": language.caption(pair.target, pair.told),
+            "same": SAME,
+        }[self.options.says]
+        shown = (target,) if self.options.says == "same" else tuple(references)
+        return Example(prompt, target, shown, f"toy pair {number}")
 
     def pair(self, number: int) -> scenes.Pair:
         """The ground truth of an example."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ..errors import SqueezeError
 from ..gate import Gate
@@ -159,6 +160,38 @@ def markdown(out: Path, wanted: Iterable[Row], *, pairs: int, seeds: Sequence[in
             cells = [_cell([result[name] for result in results]) for name in MEASURES]
             lines.append(" | ".join([f"| {row.table}", row.name, *cells, f"{len(paths)} |"]))
     return "\n".join(lines) + "\n"
+
+
+def layer_importance(out: Path, name: str, pairs: int = 50) -> list[float] | None:
+    """Fig. 3(b): what each MLLM layer gives in a single-LAP adapter, from 0 to 1 together; None without it.
+
+    name: "fig3b_text" or "fig3b_picture". The mean over prompts of |a_j| at the tokens that it was trained on.
+    """
+    from PIL import Image
+
+    from .. import adapter as adapter_file
+    from ..mllm.backbone import Prompt
+    from ..mllm.loading import load
+    from . import world
+
+    path = out / "weights" / f"{name}.safetensors"
+    if not path.is_file():
+        return None
+    aggregator = adapter_file.load(path).aggregator.float()
+    backbone = load(world.assemble(out / "world", out / "weights").mllm, device="cpu")
+    says = "caption" if name == "fig3b_text" else "same"
+    examples = ToyExamples(seed=SEED_OF_TEST_PAIRS, split="test", kinds={"one": 1.0}, says=says)
+    given = np.zeros(aggregator.config.layers)
+    for number in range(pairs):
+        example = examples[number]
+        pictures: tuple[Image.Image, ...] = () if says == "caption" else example.references
+        states = backbone.encode(Prompt(example.prompt, pictures))
+        with torch.no_grad():
+            _, weights = aggregator(states.states.float(), states.image_mask)
+        layers = weights.text if says == "caption" else weights.image
+        assert layers is not None
+        given += layers.abs().numpy()
+    return list(given / given.sum())
 
 
 def write_into(document: Path, table: str) -> None:

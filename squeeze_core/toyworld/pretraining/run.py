@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STAGES = ("stage1", "stage2")
 ORDER = (*PARTS, *STAGES)
+_SINGLE = ("init=null", "dla.variant=single")
 # For the table: adapters of other designs, with the stage whose config they change. None begins with another's
 # projector, so that all are alike; "one stage" begins where stage 1 does.
 ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -39,6 +40,8 @@ ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         for variant in ("dual", "single", "last_layer", "blend_vit", "mix_vit")
     },
     "table7_one_stage": ("stage2", ("steps=6000",)),
+    "fig3b_text": ("stage1", (*_SINGLE, "data.0.options.says=caption", "drops.pictures=1.0")),
+    "fig3b_picture": ("stage1", (*_SINGLE, "data.0.options.says=same", "drops.pictures=0.0")),
 }
 # In the repository; an installed package has no configs.
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
