@@ -31,7 +31,7 @@ class Scores:
         asked for; a subject that is not there has 0. exact: whether all of them are right for every subject.
     prompt: share of what was told that is so: background, place, size, relation, style, number of subjects.
     pose_variation: how much the first subject's pose differs from its reference's; 0 is a copy. None where there
-        is nothing to compare: no subject found, or the reasoning case.
+        is nothing to compare: no subject of that shape, or the reasoning case.
     """
 
     identity: float
@@ -47,7 +47,7 @@ def score(picture: np.ndarray, pair: Pair) -> Scores:
     order = matched(reading.subjects, wanted)
     shares = [identity_share(found, identity) for found, identity in zip(order, wanted)]
     variation = None
-    if pair.kind != "reasoning" and order[0] is not None:
+    if pair.kind != "reasoning" and order[0] is not None and order[0].identity.shape == wanted[0].shape:
         variation = _from_reference(order[0], pair.references[0])
     told = list(follows(reading, pair.told, order).values())
     return Scores(sum(shares) / len(shares), min(shares) == 1.0, sum(told) / len(told), variation)
