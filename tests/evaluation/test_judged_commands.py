@@ -79,6 +79,33 @@ def test_reasoning_is_built_and_two_runs_are_scored_side_by_side(squeeze, dreamb
     assert "Better / worse / equal" in beside  # the paired comparison of the two runs
 
 
+@pytest.mark.parametrize(("taus", "gate"), [((), [0.0, 0.0]), (("--tau-1", 0.95, "--tau-2", 0.85), [0.95, 0.85])])
+def test_reasoning_is_generated_by_the_mllm_alone_unless_a_gate_is_asked_for(
+    squeeze, dreambooth, tmp_path, taus, gate, monkeypatch
+):
+    monkeypatch.delenv("XDG_CACHE_HOME")  # the toy world is built once for all tests
+    fill(tmp_path / "composites", benchmarks.read("dreambench", dreambooth))
+    build = (
+        "eval",
+        "reasoning",
+        "build",
+        "--composites",
+        "composites",
+        "--data",
+        dreambooth,
+        "--one",
+        1,
+        "--two",
+        1,
+    )
+    assert squeeze(*build)[0] == 0
+    command = ("eval", "generate", "reasoning", "--data", "reasoning", "--out", "run", "--side", 64, "--steps", 1)
+    status, _, err = squeeze(*command, *taus)
+    assert status == 0, err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["gate"][:2] == gate
+    assert len(list((tmp_path / "run").glob("*/*.png"))) == 2
+
+
 def test_a_user_study_is_built_answered_and_analysed(squeeze, dreambooth, tmp_path):
     benchmark = benchmarks.read("dreambench", dreambooth)
     for seed, method in enumerate(("ours", "uno")):

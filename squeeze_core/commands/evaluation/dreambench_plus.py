@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,7 +53,8 @@ def dreambench_plus(
     generated, problems = collect(folder, benchmark)
     other = scoring.earlier(against)
     place = scoring.device(device)
-    judges = [Judge(path.resolve().name, partial(load, path, dtype, device=place)) for path in judge]
+    kind: Any = dtype  # checked by load
+    judges = [Judge(path.resolve().name, partial(load, path, kind, device=place)) for path in judge]
     settings = JudgeSettings(tiles=tiles, attempts=attempts)
     with progress_bar() as progress:
         result = score(generated, benchmark, judges, scoring.cache(cache), progress, settings)

@@ -27,7 +27,10 @@ _Path = Path | None
 
 def generate(
     benchmark: Annotated[
-        str, typer.Argument(help="dreambench, dreambench-plus, xversebench, lamicbench, multi-subject, stress.")
+        str,
+        typer.Argument(
+            help="dreambench, dreambench-plus, xversebench, lamicbench, multi-subject, stress, reasoning, toyworld."
+        ),
     ],
     data: Data = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/eval"),
@@ -45,7 +48,8 @@ def generate(
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 28,
     curve: Annotated[str, typer.Option(help="cosine, raised_cosine, flux or linear.")] = "cosine",
     tau_1: Annotated[
-        float | None, typer.Option(help="References join below this sigma; 0 with --tau-2 0: MLLM only.")
+        float | None,
+        typer.Option(help="References join below this sigma; both 0, as for reasoning: MLLM only."),
     ] = None,
     tau_2: Annotated[float | None, typer.Option(help="The MLLM falls silent below it.")] = None,
     late: Annotated[str, typer.Option(help="The MLLM in late steps: drop, zero or keep.")] = "",
@@ -81,7 +85,7 @@ def generate(
         width=pixels,
         steps=steps,
         curve=curve,  # type: ignore[arg-type]  # checked by the settings
-        gate=_gate(trained.gate, tau_1, tau_2, late),
+        gate=_gate(trained.gate, *_taus(benchmark, tau_1, tau_2), late),
         guidance=guidance,
         true_cfg=cfg,
         long_side=256 if toy else 0,
@@ -107,7 +111,8 @@ def _made_with(settings: GenerationSettings, data: Path, label: str, first_seed:
     assert gate is not None  # always set above
     return {
         "label": label,
-        "data": str(data),
+        "data": str(data.resolve()),
+        "references": "the first of each subject",
         "side": settings.height,
         "steps": settings.steps,
         "curve": settings.curve,
@@ -117,6 +122,15 @@ def _made_with(settings: GenerationSettings, data: Path, label: str, first_seed:
         "first_seed": first_seed,
         "seeds": seeds,
     }
+
+
+def _taus(benchmark: str, tau_1: float | None, tau_2: float | None) -> tuple[float | None, float | None]:
+    """What the user set; without it, the reasoning benchmark comes from the MLLM alone (Figure 5)."""
+    if benchmark == "reasoning" and tau_1 is None and tau_2 is None:
+        from ...evaluation.measures.reasoning import MLLM_ONLY_TAUS
+
+        return MLLM_ONLY_TAUS
+    return tau_1, tau_2
 
 
 def _identity(adapter: Path | None) -> str:

@@ -38,7 +38,7 @@ def reasoning(
     """CLIP-T where the prompt means an accessory in the reference, not its main subject (Table 3).
 
     --data is a folder made by `squeeze eval reasoning build`. The paper's pictures of this kind come from the MLLM
-    alone: generate them with --tau-1 0 --tau-2 0, and give a gated run as --beside.
+    alone, as `squeeze eval generate reasoning` makes them; for a gated run beside, give it --tau-1 and --tau-2.
     """
     if context.invoked_subcommand is not None:
         return
