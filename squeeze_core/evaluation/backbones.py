@@ -6,7 +6,7 @@ resized and cropped, is in `spec` and goes into every report.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,10 @@ from .weights import BackboneSpec, Role, describe, fetch_line, read_config, weig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+# Configs written by old versions of transformers leave out what equals its default then.
+_CLIP_VISION = {"hidden_size": 768, "num_hidden_layers": 12, "patch_size": 32, "image_size": 224}
 
 
 class Dino:
@@ -41,7 +45,7 @@ class Dino:
 class Clip:
     """CLIP's picture and text embeddings in their common space."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, spec: BackboneSpec, prepare: Preprocessing) -> None:
+    def __init__(self, model: Any, tokenizer: Any, spec: BackboneSpec, prepare: Preprocessing) -> None:
         self.model, self.tokenizer, self.spec, self.prepare = model, tokenizer, spec, prepare
 
     @torch.inference_mode()
@@ -85,7 +89,8 @@ def load_dino(folder: str | Path, device: torch.device | str = "cpu") -> Dino:
     config = read_config(folder, "dino")
     crop = int(config.get("image_size", 224))
     prepare = Preprocessing(resize=crop * 256 // 224, crop=crop)
-    spec = describe(folder, "dino", weight_file(folder, "dino"), "vit", prepare.as_dict())
+    file = weight_file(folder, "dino")
+    spec = describe(folder, "dino", file, "vit", prepare.as_dict(), _architecture(config))
     model = _load(ViTModel, folder, "dino", add_pooling_layer=False)
     return Dino(model.to(device), spec, prepare)
 
@@ -98,7 +103,8 @@ def load_clip(folder: str | Path, device: torch.device | str = "cpu") -> Clip:
     config = read_config(folder, "clip")
     side = int(config.get("vision_config", {}).get("image_size", 224))
     prepare = preprocessing.read(folder, Preprocessing(side, side, CLIP_MEAN, CLIP_STD))
-    spec = describe(folder, "clip", weight_file(folder, "clip"), "clip", prepare.as_dict())
+    file, vision = weight_file(folder, "clip"), _architecture(_CLIP_VISION | config.get("vision_config", {}))
+    spec = describe(folder, "clip", file, "clip", prepare.as_dict(), vision)
     model = _load(CLIPModel, folder, "clip")
     tokenizer = _load(AutoTokenizer, folder, "clip")
     return Clip(model.to(device), tokenizer, spec, prepare)
@@ -107,6 +113,12 @@ def load_clip(folder: str | Path, device: torch.device | str = "cpu") -> Clip:
 def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """[n, width], [m, width] unit vectors -> [n, m], in float64 so that sums over many pairs stay exact."""
     return a.double() @ b.double().T
+
+
+def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells one variant from another, of a vision model's config."""
+    names = {"width": "hidden_size", "layers": "num_hidden_layers", "patch": "patch_size", "side": "image_size"}
+    return {short: config.get(name) for short, name in names.items()}
 
 
 def _load(kind: Any, folder: Path, role: Role, **options: Any) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..pipeline import SqueezePipeline
 
 RUN = "run.json"
+_MAY_CHANGE = {"data", "label", "notes"}  # none of them changes a picture
 # Pictures of one sample, one for each seed.
 Draw = Callable[[Sample, Sequence[int]], Sequence["Image"]]
 
@@ -145,7 +146,8 @@ def claim(folder: Path, benchmark: Benchmark, made_with: Mapping[str, Any]) -> N
         write_text(path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
         return
     earlier = read_run(folder)
-    changed = sorted(key for key in earlier.keys() | run.keys() if earlier.get(key) != run.get(key))
+    keys = (earlier.keys() | run.keys()) - _MAY_CHANGE
+    changed = sorted(key for key in keys if earlier.get(key) != run.get(key))
     if changed:
         key = changed[0]
         raise SqueezeError(

@@ -148,8 +148,8 @@ def _entry(folder: Path, name: str, entry: dict[str, Any], benchmark: Benchmark)
         return Problem(name, "unnamed", 'has no "file" or no "subject" in the manifest', scored=False)
     if not _is_number(seed if seed is not None else 0):
         return Problem(name, "unnamed", f"has the seed {seed!r}, which is no whole number", scored=False)
-    if _is_number(prompt):
-        sample = benchmark.find(subject, int(prompt))
+    if isinstance(prompt, int) and _is_number(prompt):
+        sample = benchmark.find(subject, prompt)
     elif isinstance(text, str):
         sample = benchmark.find_text(subject, text)
     else:

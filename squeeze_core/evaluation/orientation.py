@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -41,7 +41,7 @@ class Orientation:
 
 
 class OrientAnything:
-    def __init__(self, model: OrientationModel, spec: BackboneSpec, prepare: Preprocessing) -> None:
+    def __init__(self, model: nn.Module, spec: BackboneSpec, prepare: Preprocessing) -> None:
         self.model, self.spec, self.prepare = model, spec, prepare
 
     @torch.inference_mode()
@@ -54,9 +54,9 @@ class OrientAnything:
 class OrientationModel(nn.Module):
     """DINOv2's class token through two linear layers with batch norm, named as in the published file."""
 
-    def __init__(self, dinov2: nn.Module, width: int, bins: int) -> None:
+    def __init__(self, dinov2: Any, width: int, bins: int) -> None:
         super().__init__()
-        self.dinov2 = dinov2
+        self.dinov2: Any = dinov2
         self.down_sampler = nn.ModuleDict(
             {
                 "net1": nn.Sequential(nn.Linear(width, bins), nn.BatchNorm1d(bins), nn.ReLU()),
@@ -86,10 +86,12 @@ def load_orientation(path: str | Path, device: torch.device | str = "cpu") -> Or
     file = _file(Path(path).expanduser())
     state = _read(file)
     model = _build(state, file)
-    patch = model.dinov2.config.patch_size
+    config = model.dinov2.config
+    patch: int = config.patch_size
+    sizes = {"width": config.hidden_size, "layers": config.num_hidden_layers, "patch": patch}
     prepare = Preprocessing(resize=256, crop=224 // patch * patch)
     folder = file.parent if file.parent.name not in ("ronormsigma1", "croplargeEX2") else file.parent.parent
-    spec = describe(folder, "orientation", file, "orient-anything", prepare.as_dict())
+    spec = describe(folder, "orientation", file, "orient-anything", prepare.as_dict(), sizes)
     return OrientAnything(model.to(device), spec, prepare)
 
 

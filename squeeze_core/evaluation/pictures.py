@@ -15,6 +15,7 @@ from ..errors import SqueezeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MIN_SIDE = 32  # px; below this, a backbone sees little but the blur of enlarging
@@ -104,7 +105,7 @@ def _sha256(file) -> str:  # Python 3.10
     return digest.hexdigest()
 
 
-def _oddities(opened: Image) -> Iterable[tuple[Kind, str]]:
+def _oddities(opened: ImageFile) -> Iterable[tuple[Kind, str]]:
     """Asked before loading: only then does Pillow still tell how the file stores its pixels."""
     found: list[tuple[Kind, str]] = []
     mode = opened.mode

@@ -21,6 +21,7 @@ from . import statistics
 from .published import TABLES, Table
 from .results import Metric, PictureScore, Result, from_dict, weighted_mean
 from .statistics import Comparison, Interval, bootstrap
+from .weights import deviates
 
 FORMAT = 1
 FIELDS = ("category", "subject", "prompt")
@@ -223,6 +224,7 @@ def _main_table(result: Result) -> str:
         ours.append(f"**{mean}**{bounds}")
     rows.append([f"**{result.label}**", *ours, "measured here"])
     caption = "In brackets: 95% bootstrap interval over subjects."
+    caption += "".join(f" **{text}**" for spec in result.backbones if table and (text := deviates(spec)))
     if table:
         caption += f" Rows marked published: {table.title}, {table.source}, not measured here."
         if not table.comparable:
@@ -273,9 +275,10 @@ def _backbones(result: Result) -> list[str]:
     lines = []
     for spec in result.backbones:
         revision = spec["revision"] or "unknown"
+        sizes = _shown({**spec.get("architecture", {}), **spec["preprocessing"]})
         lines.append(
             f"- {spec['role']}: {spec['repository'] or spec['name']}, revision {revision}, "
-            f"weights sha256 {spec['weights'][:16]}, {_shown(spec['preprocessing'])}"
+            f"weights sha256 {spec['weights'][:16]}, {sizes}"
         )
     return lines
 

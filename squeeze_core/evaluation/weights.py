@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -46,7 +46,7 @@ class BackboneSpec:
     """Everything about a model that a score depends on.
 
     weights: sha256 of the weights file. revision: commit of the repository where the folder tells it.
-    preprocessing: resize, crop, interpolation, mean, std.
+    preprocessing: resize, crop, interpolation, mean, std. architecture: sizes that tell one variant from another.
     """
 
     role: str
@@ -56,6 +56,7 @@ class BackboneSpec:
     revision: str
     weights: str
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -67,6 +68,23 @@ class BackboneSpec:
         return asdict(self)
 
 
+# What the published scores were measured with, as `BackboneSpec.architecture` tells it.
+STANDARD: dict[str, dict[str, Any]] = {
+    "dino": {"width": 384, "layers": 12, "patch": 16, "side": 224},
+    "clip": {"width": 768, "layers": 12, "patch": 32, "side": 224},
+    "orientation": {"width": 1024, "layers": 24, "patch": 14},
+}
+
+
+def deviates(spec: Mapping[str, Any]) -> str:
+    """A sentence when a backbone is another one than the published scores' (a spec's dictionary), else nothing."""
+    standard, sizes = STANDARD.get(spec["role"]), spec.get("architecture") or {}
+    if standard is None or all(sizes.get(key) == value for key, value in standard.items()):
+        return ""
+    what = KNOWN[spec["role"]].what
+    return f"{spec['name']} is not {what}, with which the published scores were measured: the two do not compare."
+
+
 def locate(role: Role, roots: str | Path | Iterable[str | Path], given: Path | None = None) -> Path:
     """The folder of a model: the one given, or the first of its name below the roots or in the Hugging Face cache.
 
@@ -75,21 +93,21 @@ def locate(role: Role, roots: str | Path | Iterable[str | Path], given: Path | N
     if role not in get_args(Role):
         raise SqueezeError(f'There is no backbone "{role}"; choose one of {", ".join(get_args(Role))}.')
     known = KNOWN[role]
-    roots = [Path(roots)] if isinstance(roots, (str, Path)) else [Path(root) for root in roots]
+    places = [Path(roots)] if isinstance(roots, (str, Path)) else [Path(root) for root in roots]
     if given is not None:
         if not given.exists():
             raise SqueezeError(f'There is nothing at "{given}" for {known.what}. {fetch_line(role, given.parent)}')
         return given
     owner, _, name = known.repository.partition("/")
-    for root in roots:
+    for root in places:
         for folder in (root / name, root / owner / name, root / role):
             if _holds(folder, known):
                 return folder
     cached = _in_hub_cache(known.repository)
     if cached is not None and _holds(cached, known):
         return cached
-    where = roots[0] if roots else Path("models")
-    raise SqueezeError(f"{known.what} is not in {' or '.join(map(str, roots))}. {fetch_line(role, where)}")
+    where = places[0] if places else Path("models")
+    raise SqueezeError(f"{known.what} is not in {' or '.join(map(str, places))}. {fetch_line(role, where)}")
 
 
 def fetch_line(role: Role, root: Path) -> str:
@@ -143,13 +161,20 @@ def weight_file(folder: Path, role: Role) -> Path:
     )
 
 
-def describe(folder: Path, role: Role, file: Path, model_type: str, preprocessing: dict[str, Any]) -> BackboneSpec:
+def describe(
+    folder: Path,
+    role: Role,
+    file: Path,
+    model_type: str,
+    preprocessing: dict[str, Any],
+    architecture: dict[str, Any] | None = None,
+) -> BackboneSpec:
     """The spec of a model that is about to be loaded. Reads the whole weights file once, for its hash."""
     stat = file.stat()
     digest = _hashed(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
     name = folder.name if folder.parent.name != "snapshots" else KNOWN[role].repository.partition("/")[2]
     repository, revision = _origin(folder, file)
-    return BackboneSpec(role, name, model_type, repository, revision, digest, preprocessing)
+    return BackboneSpec(role, name, model_type, repository, revision, digest, preprocessing, architecture or {})
 
 
 def _holds(folder: Path, known: Known) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ...errors import SqueezeError
 from .options import Out
 
 EXAMPLE = "squeeze eval compare scores/a/dreambench_dino_i.json scores/b/dreambench_dino_i.json"
@@ -22,6 +23,11 @@ def compare(
     from ..console import make_folder
 
     before, after = report.read(first), report.read(second)
+    if not {metric.key for metric in before.metrics} & {metric.key for metric in after.metrics}:
+        raise SqueezeError(
+            f"The reports ({before.benchmark}, {after.benchmark}) have no measure in common. "
+            "Give two of the same measure."
+        )
     folder = out or Path("scores") / "comparison"
     make_folder(folder)
     for path in report.write(after, folder, None, before):

@@ -41,9 +41,9 @@ def score(
     boxes = detect(detector, wanted, files, cache, progress)
     crops = {}
     for (path, words), found in boxes.items():
-        picture = files.read(path)
-        assert picture is not None  # it has boxes
-        crops[path, words] = [Crop(path, box) for box in large_enough(found, picture.width)[:BEST]]
+        read = files.read(path)
+        assert read is not None  # it has boxes
+        crops[path, words] = [Crop(path, box) for box in large_enough(found, read.width)[:BEST]]
     vectors = of_crops(
         dino.spec.key,
         dino.encode,
