@@ -6,6 +6,7 @@ learns along. Stage 1 may begin with that projector (`init`), or with one of its
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,7 +136,9 @@ class DrawingTask(Task):
         return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
     def identity(self) -> dict[str, Any]:
-        return {**self.settings.task_identity(), "mllm": self.mllm.identity.label}
+        last = self.vae.decoder.conv_out.weight.detach().float().cpu().numpy().tobytes()
+        vae_hash = hashlib.sha256(last).hexdigest()[:16]
+        return {**self.settings.task_identity(), "mllm": self.mllm.identity.label, "vae": vae_hash}
 
     def _velocity(
         self, latents: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, mask: torch.Tensor
