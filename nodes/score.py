@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..squeeze_core.evaluation.batch import RANKINGS, BatchScores, score
+from ..squeeze_core.evaluation.scoring import RANKINGS, BatchScores, score
 from ..squeeze_core.mllm.backbone import Progress
 from . import folders, hosting
 from .images import pictures, to_pil

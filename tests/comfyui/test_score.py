@@ -10,8 +10,8 @@ from comfy_server import GraphError
 from PIL import Image
 
 from squeeze_core.evaluation.backbones import load_clip, load_dino
-from squeeze_core.evaluation.batch import score
 from squeeze_core.evaluation.orientation import load_orientation
+from squeeze_core.evaluation.scoring import score
 
 _SPEC = importlib.util.spec_from_file_location(
     "tiny_scorers", Path(__file__).resolve().parents[1] / "evaluation" / "models.py"

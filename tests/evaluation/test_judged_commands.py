@@ -183,3 +183,10 @@ def test_the_toy_world_shows_what_copying_does_and_scores_a_run(squeeze, tmp_pat
 def test_a_mistake_is_one_line_and_status_2(squeeze, arguments, message):
     status, _, err = squeeze("eval", *arguments)
     assert status == 2 and re.search(message, err) and "Traceback" not in err
+
+
+def test_judges_in_folders_of_one_name_are_told_apart(tmp_path):
+    from squeeze_core.commands.evaluation.dreambench_plus import _named
+
+    folders = [tmp_path / "a" / "model", tmp_path / "b" / "model", tmp_path / "other"]
+    assert list(_named(folders)) == ["a/model", "b/model", "other"] and list(_named(folders).values()) == folders

@@ -54,7 +54,7 @@ def dreambench_plus(
     other = scoring.earlier(against)
     place = scoring.device(device)
     kind: Any = dtype  # checked by load
-    judges = [Judge(path.resolve().name, partial(load, path, kind, device=place)) for path in judge]
+    judges = [Judge(name, partial(load, path, kind, device=place)) for name, path in _named(judge).items()]
     settings = JudgeSettings(tiles=tiles, attempts=attempts)
     with progress_bar() as progress:
         result = score(generated, benchmark, judges, scoring.cache(cache), progress, settings)
@@ -65,3 +65,12 @@ def dreambench_plus(
             "No judge gave a score for any picture; the report holds what they said instead. Take an MLLM that "
             "follows instructions, such as InternVL3-8B."
         )
+
+
+def _named(folders: list[Path]) -> dict[str, Path]:
+    """Each folder by its name; by its parent's as well where two have the same."""
+    names = [folder.resolve().name for folder in folders]
+    return {
+        name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}": folder
+        for name, folder in zip(names, folders)
+    }

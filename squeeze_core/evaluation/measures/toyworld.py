@@ -103,6 +103,8 @@ def score(
     for number, (picture, pair) in enumerate(zip(pictures, asked)):
         truth = measures.score(picture, pair)
         scores = {"likeness": float(likeness[number]), "identity": truth.identity, "prompt": truth.prompt}
+        if progress:
+            progress(f"{label}: truth", number + 1, len(asked))
         rows.append(
             PictureScore(
                 f"{label}/{number:04d}",
