@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +22,8 @@ from .weights import BackboneSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_STATE = "state-1"  # of picture files in the cache
+
 
 class PictureEncoder(Protocol):
     """`Dino` and `Clip`, or anything that gives unit vectors and says exactly what it is."""
@@ -31,34 +35,50 @@ class PictureEncoder(Protocol):
 
 @dataclass
 class Files:
-    """Picture files of a run: each is read at most once to learn what is wrong with it.
+    """Picture files of a run, and what is wrong with them.
 
-    names: how reports call a file; its own name where nothing is said. problems: by file, once it was read.
+    names: how reports call a file; its own name where nothing is said. problems: by file, as far as known.
+    cache: remembers by the file's hash what was wrong, so that a second run opens no picture.
     """
 
     names: Mapping[Path, str] = field(default_factory=dict)
     problems: dict[Path, list[Problem]] = field(default_factory=dict)
     hashes: dict[Path, str] = field(default_factory=dict)
-    _unusable: set[Path] = field(default_factory=set)
+    cache: Cache | None = None
 
     def read(self, path: Path) -> Image | None:
         """RGB, or None when the file cannot be scored; `problems` then says why."""
-        picture, found = pictures.read(path, self.names.get(path, path.name))
+        name = self.names.get(path, path.name)
+        picture, found = pictures.read(path, name)
+        if path not in self.problems and self.cache is not None:
+            told = json.dumps([asdict(problem) for problem in found]).encode()
+            self.cache.put(_STATE, self.hash(path), value=np.frombuffer(told, dtype=np.uint8))
         self.problems[path] = found
-        if picture is None:
-            self._unusable.add(path)
         return picture
 
-    def usable(self, paths: Sequence[Path]) -> list[Path]:
-        """Those that can be scored, each once, in their order. Reads every file whose state is not known."""
-        for path in paths:
-            if path not in self.problems:
+    def is_usable(self, path: Path) -> bool:
+        """Whether it can be scored. Opens the file unless this is known."""
+        if path not in self.problems:
+            kept = self.cache.get(_STATE, self.hash(path)) if self.cache is not None else None
+            if kept is None:
                 self.read(path)
-        return [path for path in dict.fromkeys(paths) if path not in self._unusable]
+            else:
+                found = [Problem(**problem) for problem in json.loads(kept.tobytes())]
+                name = self.names.get(path, path.name)
+                self.problems[path] = [replace(problem, file=name) for problem in found]
+        return all(problem.scored for problem in self.problems[path])
+
+    def usable(self, paths: Sequence[Path]) -> list[Path]:
+        """Those that can be scored, each once, in their order."""
+        return [path for path in dict.fromkeys(paths) if self.is_usable(path)]
 
     def hash(self, path: Path) -> str:
+        """sha256 of the contents; of nothing that lasts for a file that cannot be opened."""
         if path not in self.hashes:
-            self.hashes[path] = pictures.file_hash(path)
+            try:
+                self.hashes[path] = pictures.file_hash(path)
+            except OSError:
+                self.hashes[path] = f"unreadable {path} {time.time_ns()}"
         return self.hashes[path]
 
     def all_problems(self) -> list[Problem]:
@@ -72,23 +92,24 @@ def embed(
     key = encoder.spec.key
     vectors: dict[Path, torch.Tensor] = {}
     todo: list[Path] = []
-    for path in files.usable(paths):
+    for path in dict.fromkeys(paths):
         kept = cache.get(key, files.hash(path))
         if kept is None:
             todo.append(path)
-        else:
-            vectors[path] = torch.from_numpy(np.asarray(kept))
+        elif files.is_usable(path):
+            vectors[path] = torch.from_numpy(np.array(kept))
 
-    def work(batch: Sequence[Path]) -> list[torch.Tensor]:
-        loaded = [files.read(path) for path in batch]
-        encoded = encoder.encode([picture for picture in loaded if picture is not None])
-        for path, vector in zip(batch, encoded):
+    def work(batch: Sequence[Path]) -> list[torch.Tensor | None]:
+        loaded = {path: picture for path in batch if (picture := files.read(path)) is not None}
+        encoded = dict(zip(loaded, encoder.encode(list(loaded.values())))) if loaded else {}
+        for path, vector in encoded.items():
             cache.put(key, files.hash(path), value=vector.numpy())
-        return list(encoded)
+        return [encoded.get(path) for path in batch]
 
     what = f"{encoder.spec.role} reads pictures"
     for path, vector in zip(todo, in_batches(todo, work, what=what, progress=progress)):
-        vectors[path] = vector
+        if vector is not None:
+            vectors[path] = vector
     return vectors
 
 

@@ -94,7 +94,11 @@ def plain(text: str) -> str:
     return " ".join(text.split()).rstrip(".").casefold()
 
 
-def require(samples: Sequence[Sample], what: str, where: Path) -> None:
-    """Raises `SqueezeError` when a reader found no case at all."""
+def require(
+    samples: Sequence[Sample], what: str, where: Path, problems: Sequence[Problem] = (), hint: str = ""
+) -> None:
+    """Raises `SqueezeError` when a reader found no case at all; the first problem and the hint say why."""
     if not samples:
-        raise SqueezeError(f'"{where}" holds no case of {what}. Check that the copy of the benchmark is whole.')
+        why = f" ({len(problems)} problems, first {problems[0]})" if problems else ""
+        hint = hint or "Check that the copy of the benchmark is whole."
+        raise SqueezeError(f'"{where}" holds no case of {what}{why}. {hint}')

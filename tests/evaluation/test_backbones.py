@@ -306,3 +306,25 @@ def test_older_and_newer_preprocessor_files_mean_the_same(tmp_path):
     (tmp_path / "preprocessor_config.json").unlink()
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": newer}))
     assert read(tmp_path, default) == first == Preprocessing(224, 224, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+
+
+def test_what_is_wrong_with_a_file_is_told_again_when_all_is_cached(tmp_path, dino, monkeypatch):
+    from squeeze_core.evaluation import pictures
+
+    tiny.picture(0).convert("L").save(tmp_path / "grey.png")
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    tiny.picture(1, 20, 20).save(tmp_path / "small.png")
+    paths = [tmp_path / name for name in ("grey.png", "broken.png", "small.png")]
+    cache = tmp_path / "cache"
+    first = Files(cache=Cache(cache))
+    vectors = embed(dino, paths, first, Cache(cache))
+    assert list(vectors) == paths[:1]
+    assert [p.kind for p in first.all_problems()] == ["grey", "unreadable", "tiny"]
+    opened = []
+    real = pictures.read
+    monkeypatch.setattr(pictures, "read", lambda path, name=None: opened.append(path) or real(path, name))
+    again = Files(names={paths[0]: "other/name.png"}, cache=Cache(cache))
+    assert torch.equal(embed(dino, paths, again, Cache(cache))[paths[0]], vectors[paths[0]])
+    assert paths[0] not in opened  # only those without a vector are tried again
+    assert [p.kind for p in again.all_problems()] == ["grey", "unreadable", "tiny"]
+    assert again.problems[paths[0]][0].file == "other/name.png"

@@ -28,7 +28,7 @@ def read(folder: Path) -> Benchmark:
         text = " ".join(str(entry["prompt"]).split())
         benchmark.samples.append(Sample(group, numbers[group], text, tuple(subjects), "subject"))
         numbers[group] += 1
-    require(benchmark.samples, "LAMICBench", path)
+    require(benchmark.samples, "LAMICBench", path, benchmark.problems)
     return benchmark
 
 

@@ -45,6 +45,8 @@ def read(folder: Path, most: int = MOST, groups: int = GROUPS) -> Benchmark:
                 require(benchmark.samples, "the stand-in set", folder)
                 return benchmark
             text = SCENES[number % len(SCENES)].format(listed(subjects))
+            if count == 1:
+                text = text.replace(" together", "").replace(" side by side", "")
             group = f"{count:02d}_subjects_{number}"
             benchmark.samples.append(Sample(group, 0, text, tuple(subjects), f"{count} subjects"))
     require(benchmark.samples, "the stand-in set", folder)
@@ -53,8 +55,14 @@ def read(folder: Path, most: int = MOST, groups: int = GROUPS) -> Benchmark:
 
 def listed(subjects: Sequence[Subject]) -> str:
     """ "a cat, a toy and an old can" of the subjects' words."""
-    names = [f"{'an' if s.words[:1].lower() in 'aeiou' else 'a'} {s.words}" for s in subjects]
+    names = [_with_article(subject.words) for subject in subjects]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _with_article(words: str) -> str:
+    if words.endswith("s") and not words.endswith("ss"):
+        return words  # "glasses"
+    return f"an {words}" if words[:1].lower() in tuple("aeiou") else f"a {words}"
 
 
 def _draw(draw: random.Random, subjects: list[Subject], count: int) -> list[Subject]:

@@ -12,6 +12,7 @@ from .entries import is_person, load, name_of, picture, words_of
 
 LIST = "XVerseBench_single.json"
 SEEDS = 4
+HINT = "Make its pictures from DreamBench++'s as the repository's assets/ReadMe.md says."
 
 
 def read(folder: Path) -> Benchmark:
@@ -28,7 +29,7 @@ def read(folder: Path) -> Benchmark:
         text = " ".join(str(entry.get("prompt", "")).split())
         benchmark.samples.append(Sample(group, numbers[group], text, tuple(subjects), "subject"))
         numbers[group] += 1
-    require(benchmark.samples, "XVerseBench", path)
+    require(benchmark.samples, "XVerseBench", path, benchmark.problems, HINT)
     return benchmark
 
 

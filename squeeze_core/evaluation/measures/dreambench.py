@@ -47,7 +47,7 @@ def score(
     references that cannot be read are reported, and the rest is scored.
     """
     metrics = ((DINO_I,) if dino else ()) + ((CLIP_I, CLIP_T) if clip else ())
-    files = Files(names={picture.path: picture.name for picture in generated})
+    files = Files(names={picture.path: picture.name for picture in generated}, cache=cache)
     wanted = {p.sample: list(references(p.sample)) for p in generated}
     paths = [p.path for p in generated]
     shown = [path for group in wanted.values() for path in group]

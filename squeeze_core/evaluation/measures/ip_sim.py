@@ -33,7 +33,7 @@ def score(
     progress: Progress | None = None,
 ) -> Result:
     """Score pictures; each counts as often as it has subjects."""
-    files = Files(names={p.path: p.name for p in generated})
+    files = Files(names={p.path: p.name for p in generated}, cache=cache)
     shown = [path for p in generated for path in p.sample.inputs]
     files.names |= {path: f"{path.parent.name}/{path.name}" for path in shown}  # type: ignore[operator]
     references = embed(dino, shown, files, cache, progress)

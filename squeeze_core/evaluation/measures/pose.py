@@ -72,7 +72,7 @@ def score(
     settings of every report. Where the detector finds nothing, the whole picture is read, and reported.
     """
     reference_of = {p: p.sample.inputs[0] for p in generated}
-    files = Files(names={p.path: p.name for p in generated})
+    files = Files(names={p.path: p.name for p in generated}, cache=cache)
     files.names |= {r: f"{r.parent.name}/{r.name}" for r in reference_of.values()}  # type: ignore[operator]
     wanted = [(path, p.sample.subjects[0].words) for p in generated for path in (reference_of[p], p.path)]
     boxes = detect(detector, wanted, files, cache, progress)
