@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -182,22 +182,12 @@ def _weight_bytes(module: nn.Module) -> int:
 def host_scorer(scorer: Any, memory_required: int) -> None:
     """Put the `model` of an evaluation backbone under the memory manager and load it.
 
-    Inputs follow the manager: the backbone asks its weights where they are, and paged ones wait elsewhere. The
-    patcher lives as long as the scorer, which holds it.
+    The backbone computes where its model's first parameter lies. In DINO, CLIP and Orient Anything that is one
+    which cannot be fetched, so it is on the device that computes even when layers are paged. The patcher lives as
+    long as the scorer, which holds it.
     """
     scorer.patcher = host(scorer.model, load_device=comfy.model_management.get_torch_device())
-    device = scorer.patcher.load_device
-    parts = [scorer.model, *(part for part in scorer.model.children() if next(part.children(), None) is not None)]
-    for part in parts:
-        part.register_forward_pre_hook(partial(_inputs_to, device), with_kwargs=True)
     load_models([scorer.patcher], memory_required)
-
-
-def _inputs_to(device: torch.device, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:
-    def moved(value: Any) -> Any:
-        return value.to(device) if isinstance(value, torch.Tensor) else value
-
-    return tuple(map(moved, args)), {name: moved(value) for name, value in kwargs.items()}
 
 
 def compute_device(device: Device) -> torch.device:
