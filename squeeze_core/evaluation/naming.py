@@ -11,6 +11,7 @@ Two ways, the first of them what `squeeze eval generate` writes:
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _entry(folder: Path, name: str, entry: dict[str, Any], benchmark: Benchmark)
     if sample is None:
         return Problem(name, "unnamed", _no_case(benchmark, subject, prompt if _is_number(prompt) else text), False)
     path = folder / name
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for names that are too long
         return Problem(name, "missing", "is in the manifest, but there is no such file", scored=False)
     return Generated(path, name, sample, int(seed or 0))
 

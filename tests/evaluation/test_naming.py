@@ -79,12 +79,13 @@ def test_a_manifest_names_cases_by_number_or_text(tmp_path, benchmark_data):
         {"file": "3.png", "subject": "vase"},
         {"file": "3.png", "subject": "vase", "prompt": 0, "seed": "one"},
         {"subject": "vase", "prompt": 0},
+        {"file": "x" * 5000, "subject": "vase", "prompt": 0},
     ]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     cases, problems = found(tmp_path, benchmark_data)
     assert cases == [("dog6", 1, 0), ("vase", 1, 5)]
     told = " ".join(p.text for p in problems)
-    assert len(problems) == 6  # five entries, and the line about prompts without pictures
+    assert len(problems) == 7  # six entries, and the line about prompts without pictures
     for words in ("no such file", "'a vase on the moon'", 'neither "prompt" nor "text"', "'one'", 'no "file"'):
         assert words in told
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,7 +30,7 @@ def picture(list_file: Path, named: str) -> Path | None:
     parts = PurePosixPath(named.removeprefix("./"))
     if parts.is_absolute() or ".." in parts.parts:
         return None
-    return next((root / parts for root in list_file.resolve().parents if (root / parts).is_file()), None)
+    return next((root / parts for root in list_file.resolve().parents if os.path.isfile(root / parts)), None)
 
 
 def is_person(named: str) -> bool:
