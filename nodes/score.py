@@ -78,6 +78,16 @@ class Score(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, dino: str, clip: str, orientation: str) -> bool | str:
+        try:
+            for role, choice in (("dino", dino), ("clip", clip), ("orientation", orientation)):
+                if choice != NONE:
+                    folders.evaluation_path(role, choice)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         generated: torch.Tensor,

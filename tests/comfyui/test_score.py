@@ -103,6 +103,11 @@ def test_a_wish_that_cannot_be_met_gives_one_sentence(server, shown):
         server.run_graph(graph(shown, **nothing))
 
 
+def test_a_missing_model_names_its_download(server, shown):
+    with pytest.raises(GraphError, match="hf download facebook/dino-vits16"):
+        server.run_graph(graph(shown, dino="dino-vits8"))
+
+
 def test_the_models_are_gone_when_the_node_is_done(server, shown):
     server.run_graph(graph(shown, prompt="another prompt"))
     held = {entry["model"] for entry in server.loaded_models()}
