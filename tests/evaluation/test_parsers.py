@@ -100,6 +100,9 @@ def test_any_caption_file_gives_a_subject_and_prompts(text):
 
 @lenient
 @given(anything)
+@example({"": [None]})
+@example([{"modulation": [{"src_inputs": [{"image_path": 1}], "use_words": ["ab"]}], "prompt": None}])
+@example({"a": {"prompt": 1, "ref_img_1": {"image_path": None, "SAD": {"id": 3}}}})
 def test_any_json_is_a_benchmark_or_refused(tmp_path, data):
     for reader in (xverse, lamic):
         (tmp_path / reader.LIST).write_text(json.dumps(data))

@@ -41,7 +41,7 @@ def _subjects(name: str, entry: Any, path: Path, benchmark: Benchmark) -> list[S
         entry["prompt"]
         if not named:
             raise ValueError
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         problem = Problem(f"{path.name}, {name}", "missing", "is not as LAMICBench's are", scored=False)
         benchmark.problems.append(problem)
         return []

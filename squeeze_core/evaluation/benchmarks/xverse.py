@@ -42,7 +42,7 @@ def _subjects(entry: Any, path: Path, benchmark: Benchmark, position: int) -> li
         entry["prompt"]
         if not named or len(named) != len(words):
             raise ValueError
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         problem = Problem(f"{path.name}, entry {position}", "missing", "is not as XVerseBench's are", scored=False)
         benchmark.problems.append(problem)
         return []
