@@ -117,7 +117,8 @@ def _oddities(opened: ImageFile) -> Iterable[tuple[Kind, str]]:
         found.append(("16-bit", "has more than 8 bits a channel; reduced to 8"))
     if "A" in opened.getbands() or "transparency" in opened.info:
         found.append(("alpha", "has transparency; put on white"))
-    if getattr(opened, "n_frames", 1) > 1:
+    # Cameras put a preview behind the picture and call the whole MPO: DreamBench has such files.
+    if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":
         found.append(("animated", "has several frames; the first is scored"))
     return found
 

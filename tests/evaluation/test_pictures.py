@@ -93,6 +93,12 @@ def test_of_several_frames_the_first_is_scored(tmp_path):
     assert found == ["animated"] and np.array_equal(picture, frames[0])
 
 
+def test_a_cameras_preview_behind_the_picture_is_no_second_frame(tmp_path):
+    tiny.picture(0).save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[tiny.picture(1, 40, 30)])
+    picture, found = kinds(tmp_path / "a.jpg")
+    assert found == [] and picture.size == tiny.picture(0).size
+
+
 def test_a_folder_without_pictures_is_an_error_that_names_it(tmp_path):
     with pytest.raises(SqueezeError, match="nowhere"):
         find(tmp_path / "nowhere")
