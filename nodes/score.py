@@ -78,8 +78,8 @@ class Score(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, dino: str, clip: str, orientation: str) -> bool | str:
-        try:
+    def validate_inputs(cls, dino: str, clip: str, orientation: str, images=None) -> bool | str:
+        try:  # images: ComfyUI passes growing inputs, asked for or not
             for role, choice in (("dino", dino), ("clip", clip), ("orientation", orientation)):
                 if choice != NONE:
                     folders.evaluation_path(role, choice)
