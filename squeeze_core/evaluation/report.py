@@ -53,7 +53,7 @@ def write(result: Result, folder: Path, pictures: Path | None = None, against: R
 
     pictures: the folder that was scored. against: an earlier result, for a paired comparison.
     """
-    name = "".join(c if c.isalnum() else "_" for c in result.benchmark.lower()).strip("_")
+    name = re.sub(r"[^a-z0-9]+", "_", result.benchmark.lower()).strip("_")
     name = f"{name}_{'_'.join(metric.key for metric in result.metrics[:1])}" if result.metrics else name
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{name}.json", folder / f"{name}.md"]
