@@ -8,10 +8,7 @@ ComfyUI every test here skips, and the summary says so.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
-import os
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -21,33 +18,11 @@ import pytest
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 PACK_NAME = "squeeze_pack"
-COMFYUI = Path(os.environ.get("COMFYUI_PATH") or "~/comfy/ComfyUI").expanduser()
-
-
-def why_not() -> str | None:
-    """Why there is no ComfyUI to test on: nothing there, or this Python lacks what it needs."""
-    if not (COMFYUI / "comfy" / "model_management.py").is_file():
-        return f"NO COMFYUI at {COMFYUI} (set COMFYUI_PATH)"
-    lines = (COMFYUI / "requirements.txt").read_text().partition("#non essential")[0].splitlines()
-    names = [match[0] for line in lines if (match := re.match(r"[\w.-]+", line))]
-    missing = [name for name in names if not _installed(name)]
-    if missing:
-        return f"COMFYUI CANNOT RUN in this Python: {', '.join(missing)} of its requirements.txt missing"
-    return None
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
-WHY_NOT = why_not()
-
 # The helper modules of this folder. At the end, so that they can hide nothing.
 if str(HERE) not in sys.path:
     sys.path.append(str(HERE))
+
+from comfy_checkout import COMFYUI, WHY_NOT  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from comfy_checkout import WHY_NOT
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -20,9 +21,15 @@ try:
 except ImportError:
     pytest.skip("this PyTorch has no backends written in Python", allow_module_level=True)
 
+if WHY_NOT is not None:
+    pytest.skip(WHY_NOT, allow_module_level=True)
+
 _setup_privateuseone_for_python_backend("pretend")
-# The device stays registered for the whole process: checkpointing in later tests asks every device for this.
+# The device stays registered for the whole process, and PyTorch asks every device for these in later tests:
+# checkpointing for the dtypes, `fork_rng` for the state of its random numbers.
 torch.pretend.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
+torch.pretend.get_rng_state = lambda device=None: torch.empty(0, dtype=torch.uint8)
+torch.pretend.set_rng_state = lambda state, device=None: None
 
 DEVICE = torch.device("pretend", 0)
 _aten = torch.ops.aten

@@ -143,7 +143,15 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint(tmp_
     assert lines(tmp_path / "run")[-1]["step"] == 12
 
 
-def test_ctrl_c_twice_stops_at_once(tmp_path):
+@pytest.fixture
+def interruptible():
+    """A process in the background of a shell may have been started deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_twice_stops_at_once(tmp_path, interruptible):
     def stop(step, steps, loss):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
