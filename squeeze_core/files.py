@@ -1,9 +1,10 @@
-"""Safetensors files: written whole or not at all, and refused with a sentence when they are not sound."""
+"""Files: safetensors written whole or not at all, and refused with a sentence when not sound; the cache folder."""
 
 from __future__ import annotations
 
 import os
 import struct
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,12 @@ from safetensors.torch import save_file
 from .errors import SqueezeError
 
 MAX_HEADER = 32 * 2**20  # bytes; a full-size adapter's header is about 0.1 MiB
+
+
+def cache_folder() -> Path:
+    """What may be made again: XDG_CACHE_HOME, else LOCALAPPDATA on Windows, else ~/.cache; our folder in it."""
+    home = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
+    return Path(home or Path.home() / ".cache").expanduser() / "squeeze-mllm"
 
 
 def save_atomically(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:

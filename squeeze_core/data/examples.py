@@ -33,6 +33,10 @@ class BrokenExample(Exception):
     """An example that cannot be read; its message names the file and the reason."""
 
 
+class SourceFailure(SqueezeError):
+    """The place of the data fails, not one example: a reason to stop, and not to skip."""
+
+
 class Examples(Protocol):
     """A data set: any example by its number, the same each time, from any thread."""
 
@@ -103,6 +107,8 @@ class Walk:
                 example = examples[at]
                 self._check(example)
                 return example
+            except SourceFailure:
+                raise
             except (BrokenExample, SqueezeError) as error:
                 self._report(f"{source}/{at}", str(error))
         raise SqueezeError(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 from ..errors import SqueezeError
+from .store import Store
 
 
-def read_rows(path: Path) -> list[dict]:
+def read_rows(store: Store, name: str) -> list[dict]:
     """The rows of a .json (a list) or .jsonl file. Raises `SqueezeError`."""
+    path = store.where(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = store.read(name).decode("utf-8")
         rows = (
             [json.loads(line) for line in text.splitlines() if line]
-            if path.suffix == ".jsonl"
+            if name.endswith(".jsonl")
             else json.loads(text)
         )
     except (OSError, ValueError) as error:
@@ -24,14 +25,6 @@ def read_rows(path: Path) -> list[dict]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SqueezeError(f'The labels "{path}" are no list of rows. Give the label file of the data set.')
     return rows
-
-
-def existing_folder(folder: str | Path, what: str) -> Path:
-    """Raises `SqueezeError` when it is not there."""
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise SqueezeError(f'There is no folder "{folder}" for {what}. Give the folder of the data set.')
-    return folder
 
 
 def digest(parts: Iterable[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,24 @@ MIN_SIDE = 32
 
 
 def read_rgb(path: Path) -> Image:
+    """A file's picture; see `decoded`."""
+    return decoded(path.read_bytes, str(path))
+
+
+def decoded(read: Callable[[], bytes], name: str) -> Image:
     """As RGB, turned as its camera says; transparency is put on white. Raises `BrokenExample`.
 
-    The whole file is decoded here, so that a truncated one is found now.
+    read: gives the file's bytes, or raises `OSError`. name: the file's, for messages. The whole file is decoded
+    here, so that a truncated one is found now.
     """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
+        data = read()
+    except OSError as error:
+        raise BrokenExample(f"{name}: {error}") from error
+    try:
+        with Image.open(BytesIO(data)) as opened:
             opened.load()
             picture = ImageOps.exif_transpose(opened)
         if "A" in picture.getbands() or "transparency" in picture.info:
@@ -30,7 +42,7 @@ def read_rgb(path: Path) -> Image:
             picture = Image.alpha_composite(paper, picture)
         picture = picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BrokenExample(f"{path}: {error}") from error
+        raise BrokenExample(f"{name}: {error}") from error
     if min(picture.size) < MIN_SIDE:
-        raise BrokenExample(f"{path}: only {picture.width} x {picture.height} px")
+        raise BrokenExample(f"{name}: only {picture.width} x {picture.height} px")
     return picture

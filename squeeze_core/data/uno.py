@@ -6,12 +6,14 @@ Reference = picture 1, target = picture 2, prompt = the caption of picture 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import SqueezeError
 from .examples import Example
-from .labels import digest, existing_folder, read_rows
-from .pictures import read_rgb
+from .labels import digest, read_rows
+from .pictures import decoded
+from .store import Store
 
 MAX_SCORE = 4.0  # scores run from 0 to 4; what lies above was misread by the VLM's parser (one is 131184.67)
 
@@ -24,23 +26,24 @@ class _Pair:
 
 
 class UNO:
-    """UNO-1M from a folder.
+    """UNO-1M from a folder, or streamed.
 
-    folder: holds images/split1/... and the labels: labels/split*.json, or uno_1m_total_labels.json (a gigabyte,
-        read at once), or what `labels` names in it. Splits that were not extracted are left out.
+    folder: or an address (see `store.Store`); holds images/split1/..., or archives of the splits, and the
+        labels: labels/split*.json, or uno_1m_total_labels.json (a gigabyte, read at once), or what `labels`
+        names in it. Splits that are not there are left out.
     min_score: of `score_final`; 4 keeps 404,259 of the 1,011,093 pairs.
-    dropped_score, incomplete, not_extracted: numbers of rows left out, and why.
+    dropped_score, incomplete, not_there: numbers of rows left out, and why.
     """
 
     def __init__(self, folder: str | Path, *, labels: str | None = None, min_score: float = 4.0) -> None:
-        self.folder = existing_folder(folder, "UNO-1M")
-        self.images = self.folder / "images" if (self.folder / "images").is_dir() else self.folder
+        self.store = Store(folder, "UNO-1M")
+        self.images = "images/" if self.store.has_folder("images") else ""
         self.min_score = min_score
-        self.dropped_score = self.incomplete = self.not_extracted = 0
-        self._extracted: dict[Path, bool] = {}
+        self.dropped_score = self.incomplete = self.not_there = 0
+        self._there: dict[str, bool] = {}
         self._pairs: list[_Pair] = []
-        for path in self._label_files(labels):
-            for row in read_rows(path):
+        for name in self._label_files(labels):
+            for row in read_rows(self.store, name):
                 self._add(row)
         self._identity = digest(f"{pair.reference}|{pair.target}|{pair.prompt}" for pair in self._pairs)
 
@@ -49,21 +52,25 @@ class UNO:
 
     def __getitem__(self, number: int) -> Example:
         pair = self._pairs[number]
-        reference, target = read_rgb(self.images / pair.reference), read_rgb(self.images / pair.target)
+        reference, target = (
+            decoded(partial(self.store.read, self.images + name), self.store.where(self.images + name))
+            for name in (pair.reference, pair.target)
+        )
         return Example(pair.prompt, target, (reference,), pair.target)
 
     def identity(self) -> str:
         return f"UNO-1M of {len(self)} pairs ({self._identity})"
 
-    def _label_files(self, labels: str | None) -> list[Path]:
+    def _label_files(self, labels: str | None) -> list[str]:
         if labels is not None:
-            return [self.folder / labels]
-        splits = sorted((self.folder / "labels").glob("split*.json"), key=lambda path: (len(path.name), path.name))
-        whole = self.folder / "uno_1m_total_labels.json"
-        if not splits and not whole.is_file():
+            return [labels]
+        found = [name for name in self.store.names("labels") if name.startswith("split") and name.endswith(".json")]
+        splits = [f"labels/{name}" for name in sorted(found, key=lambda name: (len(name), name))]
+        whole = "uno_1m_total_labels.json"
+        if not splits and not self.store.has(whole):
             raise SqueezeError(
-                f'"{self.folder}" holds neither labels/split*.json nor uno_1m_total_labels.json. '
-                "Give the folder into which UNO-1M was extracted, or name the labels."
+                f'"{self.store.location}" holds neither labels/split*.json nor {whole}. '
+                "Give the place where UNO-1M lies, or name the labels."
             )
         return splits or [whole]
 
@@ -80,14 +87,14 @@ class UNO:
         )
         if not (reference and target and prompt):
             self.incomplete += 1
-        elif not all(self._is_extracted(self.images / name) for name in (reference, target)):
-            self.not_extracted += 1
+        elif not all(self._is_there(self.images + name) for name in (reference, target)):
+            self.not_there += 1
         else:
             self._pairs.append(_Pair(reference, target, prompt))
 
-    def _is_extracted(self, picture: Path) -> bool:
-        """Whether the folder of a picture is there; the picture itself is looked at when it is read."""
-        split = picture.parent
-        if split not in self._extracted:
-            self._extracted[split] = split.is_dir()
-        return self._extracted[split]
+    def _is_there(self, picture: str) -> bool:
+        """Whether the split of a picture is there; the picture itself is looked at when it is read."""
+        split = picture.rpartition("/")[0]
+        if split not in self._there:
+            self._there[split] = not split or self.store.has_folder(split)
+        return self._there[split]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import cache_folder
+
 
 class Cache:
     """folder: None keeps everything in memory, for this run only."""
@@ -57,8 +59,7 @@ class Cache:
 
 def default_folder() -> Path:
     """In the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "squeeze-mllm" / "evaluation"
+    return cache_folder() / "evaluation"
 
 
 def _name(key: tuple[str, ...]) -> str:

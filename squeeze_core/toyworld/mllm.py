@@ -12,9 +12,9 @@ from .weights import Gains, seeded
 if TYPE_CHECKING:
     import torch
 
-IMAGE_SIZE = 224
+IMAGE_SIZE = 112
 PATCH = 14
-IMAGE_TOKENS = (IMAGE_SIZE // PATCH // 2) ** 2  # 64: the pixel shuffle takes 2 x 2 patches together
+IMAGE_TOKENS = (IMAGE_SIZE // PATCH // 2) ** 2  # 16: the pixel shuffle takes 2 x 2 patches together
 HIDDEN = 192
 LAYERS = 6
 

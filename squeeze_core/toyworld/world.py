@@ -17,6 +17,7 @@ import torch
 from .. import bfl
 from ..adapter import Adapter
 from ..errors import SqueezeError
+from ..files import cache_folder
 from . import adapter, flux, mllm, vae
 from .shapes import flux_shapes
 from .tokenizer import write_json
@@ -86,12 +87,9 @@ class ToyWorld:
 
 
 def default_folder(seed: int = 0) -> Path:
-    """The platform's cache folder: XDG_CACHE_HOME, else LOCALAPPDATA on Windows, else ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or (
-        os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None
-    )
+    """In the cache folder, one a version and seed."""
     name = f"toyworld-{VERSION}" + (f"-seed{seed}" if seed else "")
-    return Path(cache or Path.home() / ".cache").expanduser() / "squeeze-mllm" / name
+    return cache_folder() / name
 
 
 def build(folder: str | Path | None = None, seed: int = 0) -> ToyWorldPaths:

@@ -18,6 +18,8 @@ class LoopSettings(BaseModel):
         any number of GPUs. micro_batch: samples of one forward in one process; what is missing to the batch
         is accumulated. None means that a process takes its share at once.
     learning_rate, warmup, schedule: linear from 0 over `warmup` steps, then constant or a cosine to 0.
+    cooldown: linear to 0 over so many last steps, on top of the schedule. With a constant schedule, `steps` may
+        still be moved when a run goes on, as long as its cooldown has not begun.
     clip: of the gradient's norm. ema: decay of an average of the weights, None for none.
     precision: "bf16" computes in autocast, weights stay as they are. sharding: "fsdp2" spreads weights and
         optimizer over the processes; "none" is one process, or DDP.
@@ -36,6 +38,7 @@ class LoopSettings(BaseModel):
     learning_rate: float = Field(default=1e-5, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(default=0, ge=0)
+    cooldown: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
@@ -59,12 +62,15 @@ class LoopSettings(BaseModel):
 
     def learning_rate_at(self, step: int) -> float:
         """Of the step that makes step `step` + 1 out of step `step`."""
+        rate = self.learning_rate
         if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        if self.schedule == "constant":
-            return self.learning_rate
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * (1 + math.cos(math.pi * min(1.0, done))) / 2
+            return rate * (step + 1) / self.warmup
+        if self.schedule == "cosine":
+            done = (step - self.warmup) / max(1, self.steps - self.warmup)
+            rate *= (1 + math.cos(math.pi * min(1.0, done))) / 2
+        if self.cooldown:
+            rate *= min(1.0, (self.steps - step) / self.cooldown)
+        return rate
 
     def layout(self, processes: int) -> BatchLayout:
         """How a step's samples lie on so many processes. Raises `SqueezeError` when they cannot lie evenly."""
@@ -79,7 +85,7 @@ class LoopSettings(BaseModel):
     def identity(self) -> dict:
         """What a checkpoint must agree with; the rest may change between two parts of a run."""
         fixed = {"batch_size", "seed", "learning_rate", "schedule", "warmup", "weight_decay", "betas", "eps"}
-        fixed |= {"clip", "ema", "precision"}
+        fixed |= {"cooldown", "clip", "ema", "precision"}
         if self.schedule == "cosine":
             fixed.add("steps")
         return {name: value for name, value in self.model_dump(mode="json").items() if name in fixed}

@@ -44,7 +44,7 @@ def test_only_the_splits_that_were_extracted_are_taken(tmp_path, by_split):
     folder = pictures.uno(tmp_path, rows, by_split=by_split)
     shutil.rmtree(folder / "images" / "split3")
     data = UNO(folder)
-    assert [data[i].prompt for i in range(len(data))] == ["second 0", "second 2"] and data.not_extracted == 1
+    assert [data[i].prompt for i in range(len(data))] == ["second 0", "second 2"] and data.not_there == 1
 
 
 def test_splits_come_in_the_order_of_their_numbers(tmp_path):

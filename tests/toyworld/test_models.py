@@ -126,7 +126,7 @@ def test_transformers_own_classes_read_the_mllm_folder(toy_paths):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     inputs = processor(text="<IMG_CONTEXT>\nhello", images=[picture()], images_kwargs={"crop_to_patches": False})
     ids = inputs["input_ids"][0]
-    assert ids.count(processor.image_token_id) == toy_mllm.IMAGE_TOKENS == 64
+    assert ids.count(processor.image_token_id) == toy_mllm.IMAGE_TOKENS == 16
     assert max(ids) < toy_mllm.CONFIG["text_config"]["vocab_size"]
 
 

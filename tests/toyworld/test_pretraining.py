@@ -49,7 +49,7 @@ def drawing(toy):
     from diffusers import AutoencoderKL
 
     autoencoder = AutoencoderKL(**vae.TRAINED_CONFIG)
-    return DrawingTask(FluxSettings(part="flux", pool=16, **LOOP), autoencoder, toy.mllm)
+    return DrawingTask(FluxSettings(part="flux", pool=16, **LOOP), autoencoder, toy.mllm.tokenizer)
 
 
 def test_the_vae_learns_to_give_a_batch_back():
@@ -111,18 +111,18 @@ def test_the_answer_names_who_the_prompt_means(captioning):
 
 def test_padded_captions_paint_what_they_paint_alone(drawing):
     with torch.no_grad():
-        states = drawing._states(["a photo of a red star, on a beach", "a blue ring"])
-        context, mask = drawing._context([_Kept(torch.empty(0), state) for state in states], [False, False])
+        ids = [drawing._ids(caption) for caption in ("a photo of a red star, on a beach", "a blue ring")]
+        context, mask = drawing._context([_Kept(torch.empty(0), each) for each in ids], [False, False])
         noise = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
         sigma = torch.tensor([0.7, 0.7])
         together = drawing._velocity(noise, sigma, context, mask)[1]
-        heard = flux_model.Conditioning(context[1:, : len(states[1])], torch.zeros(1, 768), 1.0)
+        heard = flux_model.Conditioning(context[1:, : len(ids[1])], torch.zeros(1, 768), 1.0)
         alone = flux_model.velocity(drawing.module.transformer, noise[1:], sigma[1:], heard)[0]
     assert torch.allclose(together, alone, atol=1e-4)
 
 
 def test_a_dropped_text_is_one_zero_token(drawing):
-    kept = [_Kept(torch.empty(0), torch.ones(5, mllm.HIDDEN)), _Kept(torch.empty(0), torch.ones(3, mllm.HIDDEN))]
+    kept = [_Kept(torch.empty(0), torch.arange(5)), _Kept(torch.empty(0), torch.arange(3))]
     context, mask = drawing._context(kept, [True, False])
     assert mask[0, 0, 0, : context.shape[1]].sum() == 1 and not context[0].any()
     assert mask[1, 0, 0, : context.shape[1]].sum() == 3 and context[1, :3].any()

@@ -1,7 +1,7 @@
 """The tiny FLUX learns to paint from full captions, from nothing: rectified flow on the tiny VAE's latents.
 
-Its context is what a DLA gives before any training, the mean over the MLLM's layers, through a projector that
-learns along. Stage 1 may begin with that projector (`init`), or with one of its own.
+As the real one it has a T5 of its own in front, here a tiny one that learns along. The MLLM takes T5's place in
+stage 1; `beginning` lays the projector so that it starts from what T5 said.
 """
 
 from __future__ import annotations
@@ -18,50 +18,68 @@ import torch.nn.functional as F
 from torch import nn
 
 from ... import flux as flux_model
-from ...dla import Projector
-from ...mllm.backbone import Backbone, Prompt
 from ...training.draws import Draws
 from ...training.task import Task
-from .. import flux, mllm, scenes, vae
+from .. import flux, scenes, tokenizer, vae
 from .settings import FluxSettings
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
 
 SAMPLING_STEPS = 24
+_T5: dict[str, Any] = {
+    "vocab_size": tokenizer.VOCABULARY,
+    "d_model": flux.CONTEXT_WIDTH,
+    "d_kv": 64,
+    "d_ff": 2 * flux.CONTEXT_WIDTH,
+    "num_layers": 2,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+    "relative_attention_max_distance": 32,
+}
 
 
 class Painter(nn.Module):
-    """FLUX and the projector in front of it."""
+    """FLUX and the text encoder in front of it."""
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
         super().__init__()
         self.transformer = transformer
-        self.projector = Projector(mllm.HIDDEN, flux.CONTEXT_WIDTH)
+        self.text = text_encoder()
+
+
+def text_encoder() -> nn.Module:
+    """A tiny T5 of random weights: ids [b, tokens] -> states as wide as FLUX's context."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(**_T5))
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """latents: [16, h, w] scaled, states: [tokens, hidden], both float16."""
+    """latents: [16, h, w] scaled, float16. ids: [tokens] of the caption."""
 
     latents: torch.Tensor
-    states: torch.Tensor
+    ids: torch.Tensor
 
 
 class DrawingTask(Task):
     """Rectified-flow loss on single scenes with their captions; a share of them without text.
 
-    autoencoder, backbone: the trained VAE and MLLM, frozen. Pictures come from a pool of fixed size, so that
-    each is encoded once a run.
+    autoencoder: the trained VAE, frozen. words: the toy world's tokenizer. Pictures come from a pool of fixed
+    size, so that each is encoded once a run.
     """
 
     module: Painter
 
-    def __init__(self, settings: FluxSettings, autoencoder: AutoencoderKL, backbone: Backbone) -> None:
+    def __init__(self, settings: FluxSettings, autoencoder: AutoencoderKL, words: PreTrainedTokenizerBase) -> None:
         from diffusers import FluxTransformer2DModel
 
-        self.settings, self.vae, self.mllm = settings, autoencoder.eval().requires_grad_(False), backbone
+        self.settings, self.words = settings, words
+        self.vae = autoencoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on CPUs
         self.draws = Draws(settings.seed)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.draws.integer("initial weights", 0, 2**62))
@@ -73,7 +91,6 @@ class DrawingTask(Task):
     def to(self, device: torch.device) -> None:
         super().to(device)
         self.vae.to(device)
-        self.mllm.model.to(device)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """numbers: of the pool. noise [b, 16, 16, 16], sigma [b], without: which have no text."""
@@ -115,8 +132,7 @@ class DrawingTask(Task):
     ) -> np.ndarray:
         """[n, 128, 128, 3] uint8. cfg: of classifier-free guidance; 1 is none."""
         side = scenes.SIDE
-        states = self._states(captions)
-        kept = [_Kept(torch.empty(0), state) for state in states]
+        kept = [_Kept(torch.empty(0), self._ids(caption)) for caption in captions]
         context, mask = self._context(kept, [False] * len(kept))
         empty, open_mask = self._context(kept, [True] * len(kept))
         noise = flux_model.seeded_noise(seed, len(kept), 16, side, side).to(self.device)
@@ -138,7 +154,7 @@ class DrawingTask(Task):
     def identity(self) -> dict[str, Any]:
         last = self.vae.decoder.conv_out.weight.detach().float().cpu().numpy().tobytes()
         vae_hash = hashlib.sha256(last).hexdigest()[:16]
-        return {**self.settings.task_identity(), "mllm": self.mllm.identity.label, "vae": vae_hash}
+        return {**self.settings.task_identity(), "vae": vae_hash}
 
     def _velocity(
         self, latents: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, mask: torch.Tensor
@@ -160,15 +176,15 @@ class DrawingTask(Task):
         return flux_model.to_latents(predicted, rows).float()
 
     def _context(self, kept: Sequence[_Kept], without: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projected states [b, longest, width], padded, and which tokens attention sees [b, 1, 1, all]."""
-        lengths = [1 if none else len(one.states) for one, none in zip(kept, without)]
+        """Encoded captions [b, longest, width], padded, and which tokens attention sees [b, 1, 1, all]."""
+        lengths = [1 if none else len(one.ids) for one, none in zip(kept, without)]
         longest = max(lengths)
-        states = torch.stack(
-            [F.pad(one.states.float(), (0, 0, 0, max(0, longest - len(one.states))))[:longest] for one in kept]
-        )
+        ids = torch.stack([F.pad(one.ids, (0, max(0, longest - len(one.ids))))[:longest] for one in kept])
         heard = ~torch.tensor(without)
         tokens = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
-        context = self.module.projector(states.to(self.device))
+        context = self.module.text(
+            input_ids=ids.to(self.device), attention_mask=tokens.to(self.device)
+        ).last_hidden_state
         context = context * (tokens & heard[:, None])[..., None].to(self.device)
         picture = torch.ones(
             len(kept), (scenes.SIDE // flux_model.DOWNSCALE // flux_model.PATCH) ** 2, dtype=torch.bool
@@ -181,8 +197,8 @@ class DrawingTask(Task):
             if missing:
                 wanted = [scenes.single(self.settings.seed, number, self.settings.world()) for number in missing]
                 latents = self._latents([scenes.render(one.scene) for one in wanted])
-                states = self._states([one.caption for one in wanted])
-                self._kept.update({n: _Kept(*both) for n, both in zip(missing, zip(latents, states))})
+                ids = [self._ids(one.caption) for one in wanted]
+                self._kept.update({n: _Kept(*both) for n, both in zip(missing, zip(latents, ids))})
             return [self._kept[number] for number in numbers]
 
     @torch.no_grad()
@@ -193,12 +209,8 @@ class DrawingTask(Task):
             latents = self.vae.encode(pixels).latent_dist.mode()
         return list(((latents - config["shift_factor"]) * config["scaling_factor"]).half())
 
-    @torch.no_grad()
-    def _states(self, captions: Sequence[str]) -> list[torch.Tensor]:
-        """For each caption alone in a prompt, the mean over the MLLM's layers: [tokens, hidden]."""
-        with torch.autocast(self.device.type, enabled=False):
-            encoded = (self.mllm.encode(Prompt(caption), device=self.device) for caption in captions)
-            return [states.states.float().mean(0).half() for states in encoded]
+    def _ids(self, caption: str) -> torch.Tensor:
+        return torch.tensor(self.words(caption)["input_ids"])
 
 
 @torch.no_grad()

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ... import adapter as adapter_file
-from ...dla import Aggregator
 from ...errors import SqueezeError
 from ...files import save_atomically
 from ...training.checkpoint import Checkpoints, read_tensors
 from ...training.config import changed, load_config, read_yaml
 from ...training.loop import Progress, RunResult, Trainer
 from ...training.state import AVERAGE, WEIGHTS
-from .. import adapter, world
+from .. import world
 from .settings import PARTS, FluxSettings, MLLMSettings, VAESettings, parse
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def train_part(
         from ...training.build import squeeze_task
 
         models = (f"models.flux={paths.flux}", f"models.vae={paths.vae}", f"models.mllm={paths.mllm}")
-        begin = f"init={out / 'stage1' if part == 'stage2' else out / 'weights' / 'start.safetensors'}"
+        begin = f"init={out / 'stage1' if part == 'stage2' else _start(out, paths)}"
         settings: Any = load_config(path, (*models, begin, *own_changes, *changes))
         task = squeeze_task(settings)
     else:
@@ -95,7 +93,7 @@ def train_part(
 
 
 def _needs(part: str) -> tuple[str, ...]:
-    return {"vae": (), "mllm": (), "flux": ("vae", "mllm"), "stage2": (*PARTS, "adapter")}.get(part, PARTS)
+    return {"vae": (), "mllm": (), "flux": ("vae",), "stage2": (*PARTS, "adapter")}.get(part, PARTS)
 
 
 def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyWorldPaths) -> Task:
@@ -108,12 +106,12 @@ def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyW
 
         return CaptioningTask(settings, paths.mllm)
     from diffusers import AutoencoderKL
+    from transformers import AutoTokenizer
 
-    from ...mllm.loading import load
     from .drawing import DrawingTask
 
     autoencoder = AutoencoderKL.from_pretrained(paths.vae, local_files_only=True)
-    return DrawingTask(settings, autoencoder, load(paths.mllm, device="cpu"))
+    return DrawingTask(settings, autoencoder, AutoTokenizer.from_pretrained(paths.mllm, local_files_only=True))
 
 
 def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> None:
@@ -129,7 +127,7 @@ def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> No
         keepers: dict[str, Callable[[], None]] = {
             "vae": lambda: _save_vae(state, weights),
             "mllm": lambda: _save(weights / "mllm.safetensors", _as_checkpoint(state)),
-            "flux": lambda: _save_flux(state, weights, paths),
+            "flux": lambda: _save_flux(state, weights),
         }
         keepers[part]()
     record = weights / "made_by.json"
@@ -166,21 +164,29 @@ def _as_checkpoint(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
 
 
-def _save_flux(state: dict[str, torch.Tensor], weights: Path, paths: world.ToyWorldPaths) -> None:
-    """FLUX, and an adapter to begin stage 1 with: an untrained DLA, the projector, a LoRA that does nothing yet."""
-    parts: dict[str, dict[str, torch.Tensor]] = {"transformer.": {}, "projector.": {}}
+def _save_flux(state: dict[str, torch.Tensor], weights: Path) -> None:
+    """FLUX, and apart from it the text encoder that it learned with, which only `beginning` needs."""
+    parts: dict[str, dict[str, torch.Tensor]] = {"transformer.": {}, "text.": {}}
     for name, tensor in state.items():
         prefix = name.partition(".")[0] + "."
         parts[prefix][name.removeprefix(prefix)] = tensor
     parts["transformer."].pop(world.UNUSED)
+    _save(weights / "text.safetensors", parts["text."])
     _save(weights / "flux.safetensors", parts["transformer."])
-    settings = adapter.config(adapter.final_norm_hash(paths.mllm), adapter.TRAINED_LORA_RANK)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        aggregator = Aggregator(settings.dla)
-    aggregator.projector.load_state_dict(parts["projector."])
-    lora = {
-        name: tensor * (0.0 if ".lora_B." in name else 1.0)
-        for name, tensor in adapter.lora_state(0, settings).items()
-    }
-    adapter_file.save(weights / "start.safetensors", settings, aggregator.state_dict(), lora)
+
+
+def _start(out: Path, paths: world.ToyWorldPaths) -> Path:
+    """The adapter that stage 1 begins with; made anew when FLUX or the MLLM is another."""
+    from .beginning import write_start
+
+    weights = out / "weights"
+    start = weights / "start.safetensors"
+    made_from = [weights / f"{part}.safetensors" for part in ("text", "mllm")]
+    if not made_from[0].is_file():
+        raise SqueezeError(
+            f'"{made_from[0]}" is missing: what FLUX learned to read with, which stage 1 begins from. '
+            f"Make it: train --only flux --out {out}"
+        )
+    if not start.is_file() or start.stat().st_mtime < max(path.stat().st_mtime for path in made_from):
+        write_start(start, made_from[0], paths.mllm)
+    return start

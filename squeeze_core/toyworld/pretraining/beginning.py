@@ -1,0 +1,83 @@
+"""Where stage 1 begins: an adapter whose projector says of a caption what FLUX's own T5 said of it.
+
+A linear map is fitted from the mean over the MLLM's layers, which is what an untrained DLA gives, to T5's states
+of the same tokens. It knows words only; who a picture shows is left for the two stages to learn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ... import adapter as adapter_file
+from ...dla import Aggregator
+from ...mllm.backbone import Prompt
+from ...mllm.family import TransformersBackbone
+from .. import adapter, flux, scenes
+
+CAPTIONS = 1500
+_RIDGE = 1e-3  # of the mean square of a feature, 1
+
+
+def write_start(path: Path, text_weights: Path, mllm_folder: Path, captions: int = CAPTIONS) -> float:
+    """Write the adapter: an untrained DLA, the fitted projector, a LoRA that does nothing yet.
+
+    text_weights: of the T5 that FLUX learned with. Returns the share of T5's variance that the fit explains.
+    """
+    from safetensors.torch import load_file
+
+    from ...mllm.loading import load
+    from .drawing import text_encoder
+
+    text = text_encoder()
+    state = {name: tensor.float() for name, tensor in load_file(text_weights).items()}
+    text.load_state_dict({**state, "encoder.embed_tokens.weight": state["shared.weight"]})  # tied
+    settings = adapter.config(adapter.final_norm_hash(mllm_folder), adapter.TRAINED_LORA_RANK)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        aggregator = Aggregator(settings.dla)
+    backbone = load(mllm_folder, device="cpu")
+    assert isinstance(backbone, TransformersBackbone)
+    features, wanted = _spoken(backbone, text.eval(), captions)
+    explained = _fit(aggregator, features, wanted)
+    lora = {
+        name: tensor * (0.0 if ".lora_B." in name else 1.0)
+        for name, tensor in adapter.lora_state(0, settings).items()
+    }
+    adapter_file.save(path, settings, aggregator.state_dict(), lora)
+    return explained
+
+
+@torch.no_grad()
+def _spoken(backbone: TransformersBackbone, text: torch.nn.Module, captions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over the MLLM's layers [n, hidden] and T5's states [n, width] of the same tokens.
+
+    The chat's own tokens, which T5 never saw, are to say nothing: zeros, as FLUX knows dropped text.
+    """
+    features, wanted = [], []
+    for index in range(captions):
+        caption = scenes.single(0, index).caption
+        ids = backbone.tokenizer(caption)["input_ids"]
+        encoded = backbone.encode(Prompt(caption))
+        whole = backbone.inputs(Prompt(caption), "cpu")["input_ids"][0].tolist()
+        begin = next(i for i in range(len(whole)) if whole[i : i + len(ids)] == ids)
+        target = torch.zeros(len(whole), flux.CONTEXT_WIDTH)
+        target[begin : begin + len(ids)] = text(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        features.append(encoded.states.float().mean(0))
+        wanted.append(target)
+    return torch.cat(features), torch.cat(wanted)
+
+
+@torch.no_grad()
+def _fit(aggregator: Aggregator, features: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Ridge regression behind the projector's norm, in float64. Returns the share of variance explained."""
+    projector = aggregator.projector
+    x = projector.norm(features).double()
+    x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
+    y = wanted.double()
+    ridge = _RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+    solved = torch.linalg.solve(x.T @ x + ridge, x.T @ y)
+    projector.linear.weight.copy_(solved[:-1].T)
+    projector.linear.bias.copy_(solved[-1])
+    return float(1 - (x @ solved - y).square().sum() / (y - y.mean(0)).square().sum())
