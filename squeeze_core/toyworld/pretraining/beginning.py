@@ -50,7 +50,9 @@ def write_start(path: Path, text_weights: Path, mllm_folder: Path, captions: int
 
 
 @torch.no_grad()
-def _spoken(backbone: TransformersBackbone, text: torch.nn.Module, captions: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _spoken(
+    backbone: TransformersBackbone, text: torch.nn.Module, captions: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Means over the MLLM's layers [n, hidden] and T5's states [n, width] of the same tokens.
 
     The chat's own tokens, which T5 never saw, are to say nothing: zeros, as FLUX knows dropped text.
