@@ -8,9 +8,9 @@ import torch
 from comfy_api.latest import io
 
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.images import to_tensor
 from ..squeeze_core.plots import GateRow, gate_warnings, plot_gate, plot_layers
 from .gate import PERCENT_OPTIONS
-from .images import to_tensor
 from .sockets import CATEGORY, Weights
 
 
@@ -40,7 +40,7 @@ class ShowGate(io.ComfyNode):
         warnings = gate_warnings(sigmas, rows)
         if any(name in options for _, options in conditioning for name in PERCENT_OPTIONS):
             warnings.append("A time range in percent is set after the gate and replaces the gate's own.")
-        return io.NodeOutput(to_tensor(plot_gate(sigmas, rows, warnings)))
+        return io.NodeOutput(to_tensor(plot_gate(sigmas, rows, warnings))[None])
 
 
 class ShowLayers(io.ComfyNode):
@@ -61,7 +61,7 @@ class ShowLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights) -> io.NodeOutput:
-        return io.NodeOutput(to_tensor(plot_layers(weights)))
+        return io.NodeOutput(to_tensor(plot_layers(weights))[None])
 
 
 def _row(number: int, tokens: torch.Tensor, options: dict) -> GateRow:

@@ -10,9 +10,10 @@ import torch
 from comfy_api.latest import io
 
 from ..squeeze_core.evaluation.scoring import RANKINGS, BatchScores, score
+from ..squeeze_core.images import to_picture
 from ..squeeze_core.mllm.backbone import Progress
 from . import folders, hosting
-from .images import pictures, to_pil
+from .images import pictures
 from .sockets import CATEGORY, pictures_input
 
 NONE = "(none)"
@@ -107,7 +108,7 @@ class Score(io.ComfyNode):
             "orientation": _hosted("orientation", orientation, load_orientation),
         }
         found: BatchScores = score(
-            [to_pil(image) for image in generated],
+            [to_picture(image) for image in generated],
             pictures(images),
             prompt,
             **models,

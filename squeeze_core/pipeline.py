@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -25,6 +24,7 @@ from .errors import SqueezeError
 from .flux import Conditioning
 from .gate import Gate, Stage
 from .generation import GenerationResult, GenerationSettings
+from .images import mask_to_tensor, to_picture, to_tensor
 from .layers import LayerSelection
 from .mllm.backbone import Backbone, Prompt
 from .mllm.states import LayerStates
@@ -308,8 +308,7 @@ class SqueezePipeline:
         with self._at_work(self.vae):
             for number, latent in enumerate(latents, start=1):
                 pixels = self.vae.decode(latent[None].to(self.device, self.vae.dtype)).sample[0]
-                pixels = (pixels.float().movedim(0, -1) / 2 + 0.5).clamp(0, 1) * 255
-                pictures.append(Image.fromarray(pixels.round().to(torch.uint8).cpu().numpy()))
+                pictures.append(to_picture(pixels.float().movedim(0, -1) / 2 + 0.5))
                 if progress is not None:
                     progress("decode", number, len(latents))
         return pictures
@@ -394,8 +393,8 @@ def _reference_pictures(
         )
     return [
         ReferencePicture(
-            torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255),
-            None if mask is None else torch.from_numpy(np.asarray(mask.convert("L")).astype(np.float32) / 255),
+            to_tensor(image),
+            None if mask is None else mask_to_tensor(mask),
             settings.long_side,
             settings.fit,
         )

@@ -33,14 +33,11 @@ def say(message: str) -> None:
 
 def read_picture(path: Path) -> Image:
     """A picture file as RGB, turned as its camera says; transparency is put on white. Raises `SqueezeError`."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    picture = ImageOps.exif_transpose(_open(path))
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture).convert("RGB")
-    return picture.convert("RGB")
+    from ..images import as_rgb
+
+    return as_rgb(ImageOps.exif_transpose(_open(path)))
 
 
 def read_mask(path: Path) -> Image:

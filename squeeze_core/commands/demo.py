@@ -124,9 +124,9 @@ def _gate_rows(gate: Gate, result: GenerationResult) -> list[GateRow]:
 
 def _picture(pixels) -> Image:
     """[1, H, W, 3], 0 to 1 -> a picture."""
-    from PIL import Image
+    from ..images import to_picture
 
-    return Image.fromarray((pixels[0].clamp(0, 1) * 255).round().byte().cpu().numpy())
+    return to_picture(pixels[0])
 
 
 def _sample() -> Image:

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..images import as_rgb
 from .examples import BrokenExample
 
 if TYPE_CHECKING:
@@ -35,12 +36,7 @@ def decoded(read: Callable[[], bytes], name: str) -> Image:
     try:
         with Image.open(BytesIO(data)) as opened:
             opened.load()
-            picture = ImageOps.exif_transpose(opened)
-        if "A" in picture.getbands() or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            paper = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(paper, picture)
-        picture = picture.convert("RGB")
+            picture = as_rgb(ImageOps.exif_transpose(opened))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BrokenExample(f"{name}: {error}") from error
     if min(picture.size) < MIN_SIDE:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import SqueezeError
+from ..images import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,7 +73,7 @@ def read(path: Path, name: str | None = None) -> tuple[Image | None, list[Proble
             kinds = _oddities(opened)
             opened.load()
             picture = ImageOps.exif_transpose(opened)
-        picture = _as_rgb(picture)
+        picture = as_rgb(picture)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).replace(str(path), path.name).split())
         return None, [Problem(name, "unreadable", f"cannot be read as a picture ({reason})", scored=False)]
@@ -127,19 +128,3 @@ def _raw_mode(tile) -> str:
     arguments = tile[3]
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
-
-
-def _as_rgb(picture: Image) -> Image:
-    import numpy as np
-    from PIL import Image
-
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        # Pillow would clip such values at 255, which makes nearly everything white.
-        values = np.asarray(picture).astype(np.float64)
-        largest = 1.0 if picture.mode == "F" and values.max(initial=0) <= 1 else 65535.0
-        grey = np.clip(np.floor(values / largest * 255.999), 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from ..errors import SqueezeError
+from ..images import as_rgb
 from .backbone import Backbone, MLLMIdentity, Progress, Prompt
 from .capture import captured_layers
 from .folders import download_line
@@ -147,7 +148,7 @@ class TransformersBackbone(Backbone):
     def inputs(self, prompt: Prompt, device: torch.device | str) -> dict[str, torch.Tensor]:
         """What the model's forward takes for one prompt, on `device`: input_ids [1, tokens] and the rest."""
         check_prompt(prompt)
-        marks, extra = self.pictures([image.convert("RGB") for image in prompt.images], prompt.tiles)
+        marks, extra = self.pictures([as_rgb(image) for image in prompt.images], prompt.tiles)
         encoded = self.tokenizer(chat_text(prompt, marks), return_tensors="pt")
         inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
         self._check_length(inputs["input_ids"].shape[1])

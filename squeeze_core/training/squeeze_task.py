@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -22,6 +21,7 @@ from ..adapter import AdapterConfig
 from ..data.buckets import fitted, nearest
 from ..data.examples import Example, Walk
 from ..dla import Aggregator
+from ..images import to_tensor
 from ..lap import TOKEN_CHUNK
 from ..mllm.backbone import Backbone, Prompt
 from ..mllm.states import LayerStates
@@ -157,7 +157,7 @@ class SqueezeTask(Task):
         size = nearest(example.target.height, example.target.width, config.resolution)
         middle = config.crop == "center"
         crop = (0.5, 0.5) if middle else (draws.uniform("crop/down", index), draws.uniform("crop/right", index))
-        target = self.latents.look_up(_pixels(fitted(example.target, size, crop))[None])
+        target = self.latents.look_up(to_tensor(fitted(example.target, size, crop))[None])
         images = () if draws.chance("drop/pictures", index, config.drops.pictures) else example.references
         prompt = Prompt(example.prompt, images, config.system_prompt, config.tiles)
         heard = config.vae_references and not draws.chance("drop/references", index, config.drops.references)
@@ -172,7 +172,7 @@ class SqueezeTask(Task):
 
     def _references(self, example: Example) -> tuple[Picture, ...]:
         pictures = [
-            ReferencePicture(_pixels(image), long_side=self.config.reference_long_side)
+            ReferencePicture(to_tensor(image), long_side=self.config.reference_long_side)
             for image in example.references
         ]
         return tuple(self.latents.look_up(fit(each, side)) for each, side in zip(pictures, long_sides(pictures)))
@@ -249,11 +249,6 @@ def _pooled(aggregator: Aggregator, states: torch.Tensor, image_mask: torch.Tens
         if torch.is_grad_enabled()
         else run(states, image_mask)
     )
-
-
-def _pixels(image: Image) -> torch.Tensor:
-    """[height, width, 3] float32, 0 to 1."""
-    return torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255)
 
 
 def _side_by_side(images: Sequence[Image]) -> Image:
