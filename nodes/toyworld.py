@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import comfy.sd
 import comfy.utils
 from comfy_api.latest import io
 
 from ..squeeze_core import adapter as adapter_file
+from ..squeeze_core.images import to_tensor
 from . import hosting
 from .lora import apply_lora
 from .sockets import CATEGORY, DLA, MLLM
@@ -22,20 +25,31 @@ class ToyWorldNode(io.ComfyNode):
             display_name="Toy World",
             category=CATEGORY,
             description="A tiny FLUX, VAE, InternVL and adapter of the real architectures: runs on a CPU in "
-            "seconds, no download. Its weights are untrained: expect noise-like pictures.",
+            "seconds, no download. They know toys only; one of them is on the picture that comes along.",
             search_aliases=["demo models", "tiny FLUX", "test models"],
-            inputs=[],
+            inputs=[
+                io.Int.Input(
+                    "toy",
+                    default=0,
+                    min=0,
+                    max=9999,
+                    optional=True,
+                    tooltip="Which toy is on the picture. The models were trained on none of these.",
+                ),
+            ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The tiny FLUX with the adapter's LoRA."),
                 io.Vae.Output(display_name="vae", tooltip="Its VAE, 16 channels."),
-                MLLM.Output(display_name="mllm", tooltip="A tiny InternVL; 64 tokens a picture."),
+                MLLM.Output(display_name="mllm", tooltip="A tiny InternVL; 16 tokens a picture."),
                 DLA.Output(display_name="dla", tooltip="The aggregator that belongs to them."),
+                io.Image.Output(display_name="picture", tooltip="A picture of the toy, 128 x 128 px."),
             ],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, toy: int = 0) -> io.NodeOutput:
         from ..squeeze_core.toyworld import build, vae
+        from ..squeeze_core.toyworld.examples import unseen_pairs
 
         paths = build()
         adapter = adapter_file.load(paths.adapter)
@@ -43,9 +57,11 @@ class ToyWorldNode(io.ComfyNode):
         state = vae.comfy_vae_state(comfy.utils.load_torch_file(str(paths.vae_file)))
         decoder = comfy.sd.VAE(sd=state, config=vae.comfy_vae_config())
         decoder.latent_channels = vae.CONFIG["latent_channels"]
+        vae.fit_comfy_vae(decoder.first_stage_model, json.loads((paths.vae / "config.json").read_text("utf-8")))
         return io.NodeOutput(
             apply_lora(model, adapter, 1.0),
             decoder,
             hosting.load_mllm(paths.mllm),
             hosting.HostedDLA.from_adapter(adapter),
+            to_tensor(unseen_pairs()[toy].references[0])[None],
         )

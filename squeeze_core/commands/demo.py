@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = "squeeze demo --reference picture.png --out demo"
 
-_PROMPT = "A photo of the subject of picture 1 on a beach at sunset"
-_SIDE, _LONG_SIDE, _MOST = 256, 192, 4
+_PROMPT = "a photo of the toy, on a beach"
+_TOYS, _MOST, _LINE = (0, 1, 2), 4, 34
 # (tau_1, tau_2) and what it shows; above 1 means never.
 _GATES = (
     ((0.95, 0.85), "the paper's gate"),
@@ -36,54 +36,68 @@ _GATES = (
 
 
 def demo(
-    reference: Annotated[list[Path], typer.Option(help="Your own picture, up to four.")] = [],  # noqa: B006
-    prompt: Annotated[str, typer.Option(help="What to show.")] = _PROMPT,
+    reference: Annotated[list[Path], typer.Option(help="Your own picture of a toy, up to four.")] = [],  # noqa: B006
+    prompt: Annotated[Optional[str], typer.Option(help="What to show.")] = None,  # noqa: UP045
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("squeeze_demo"),
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 12,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 28,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 0,
 ) -> None:
-    """Run everything once on a CPU, in under a minute: MLLM, aggregator, VAE references, gate, FLUX.
+    """Run the whole method on a CPU, in under a minute: MLLM, aggregator, VAE references, gate, FLUX.
 
     Writes a contact sheet of several gates, a plot of the MLLM's layers and a plot of the gate. The models are
-    the toy world's, tiny and untrained: expect noise-like pictures.
+    the toy world's: tiny, and they know toys only. Without --reference, three toys that no training has shown.
     """
     if len(reference) > _MOST:
         raise SqueezeError(f"{len(reference)} references are given; the demo takes up to {_MOST}.")
-    pictures = [read_picture(path) for path in reference]
+    own = [read_picture(path) for path in reference]
     make_folder(out)
-    if not pictures:
-        pictures = [read_picture(write_picture(_sample(), out / "reference.png"))]
 
     from .. import toyworld
     from ..contact_sheet import contact_sheet
     from ..gate import Gate
-    from ..generation import GenerationSettings
+    from ..images import to_picture
     from ..pipeline import SqueezePipeline
     from ..plots import gate_warnings, plot_gate, plot_layers
+    from ..toyworld.table import GENERATION
 
-    say(f"Toy world: {toyworld.NOTICE}.")
-    settings = GenerationSettings(height=_SIDE, width=_SIDE, steps=steps, seed=seed, long_side=_LONG_SIDE)
-    pipeline = SqueezePipeline.from_toy_world(toyworld.load())
-    results: list[tuple[str, GenerationResult, Gate]] = []
+    toy = toyworld.load()
+    say(f"Toy world: {toy.notice}.")
+    asked = [(prompt or _PROMPT, own)] if own else _toys(prompt)
+    if not own:
+        write_picture(asked[0][1][0], out / "reference.png")
+    settings = replace(GENERATION, steps=steps, seed=seed)
+    pipeline = SqueezePipeline.from_toy_world(toy)
+    rows: list[list[tuple[GenerationResult, Gate]]] = []
+    sheet: list[list[tuple[str, Image]]] = []
     with progress_bar() as progress:
-        for number, (taus, name) in enumerate(_GATES):
-            gate = Gate(*taus)
-            counted = _counted(progress, number, len(_GATES))
-            result = pipeline.generate(prompt, pictures, replace(settings, gate=gate), progress=counted)
-            results.append((name, result, gate))
+        for text, pictures in asked:
+            row: list[tuple[GenerationResult, Gate]] = []
+            captions = []
+            for taus, name in _GATES:
+                gate = Gate(*taus)
+                counted = _counted(progress, len(rows) * len(_GATES) + len(row), len(asked) * len(_GATES))
+                result = pipeline.generate(text, pictures, replace(settings, gate=gate), progress=counted)
+                row.append((result, gate))
+                captions.append((_caption(name, result, gate, row[0][0]), result.images[0]))
+            shown = [to_picture(pixels[0]) for pixels in row[0][0].references.encoded]
+            rows.append(row)
+            said = "\n".join(textwrap.wrap(text, _LINE))
+            sheet.append([(said if i == 0 else "", picture) for i, picture in enumerate(shown)] + captions)
 
-    first, gate = results[0][1], results[0][2]
-    references = [
-        (f"reference {number}, as encoded", _picture(pixels))
-        for number, pixels in enumerate(first.references.encoded, start=1)
-    ]
-    variants = [(_caption(name, result, gate, first), result.images[0]) for name, result, gate in results]
-    sheet = contact_sheet([references, variants[:3], variants[3:]], f'"{prompt}"', f"Toy world, {toyworld.NOTICE}.")
-    rows = _gate_rows(gate, first)
-    warnings = gate_warnings(first.sigmas, rows)
-    print(write_picture(sheet, out / "contact_sheet.png"))
+    first, gate = rows[0][0]
+    stages = _gate_rows(gate, first)
+    drawn = contact_sheet(sheet, "Left what the prompt is given with, then the same under six gates", toy.notice)
+    print(write_picture(drawn, out / "contact_sheet.png"))
     print(write_picture(plot_layers(first.weights), out / "layers.png"))
-    print(write_picture(plot_gate(first.sigmas, rows, warnings), out / "gate.png"))
+    print(write_picture(plot_gate(first.sigmas, stages, gate_warnings(first.sigmas, stages)), out / "gate.png"))
+
+
+def _toys(prompt: str | None) -> list[tuple[str, list[Image]]]:
+    """Prompts and pictures of toys that no training has shown."""
+    from ..toyworld.examples import unseen_pairs
+
+    pairs = [unseen_pairs()[number] for number in _TOYS]
+    return [(prompt or pair.prompt, list(pair.references)) for pair in pairs]
 
 
 def _counted(progress: Progress, number: int, of: int) -> Progress:
@@ -120,30 +134,3 @@ def _gate_rows(gate: Gate, result: GenerationResult) -> list[GateRow]:
         references = len(result.references.latents) if part.stage.vae else 0
         rows.append(GateRow(part.stage.name.lower(), part.first, part.last, tokens, heard, references))
     return rows
-
-
-def _picture(pixels) -> Image:
-    """[1, H, W, 3], 0 to 1 -> a picture."""
-    from ..images import to_picture
-
-    return to_picture(pixels[0])
-
-
-def _sample() -> Image:
-    """A subject to start with: a striped star on a pale ground."""
-    from PIL import Image, ImageDraw
-
-    size = 480
-    picture = Image.new("RGB", (size, size), "#dfe8ee")
-    corners = []
-    for i in range(10):
-        radius, angle = (200 if i % 2 == 0 else 85), math.pi * (i / 5 - 0.5)
-        corners.append((size / 2 + radius * math.cos(angle), size / 2 + radius * math.sin(angle)))
-    star = Image.new("L", (size, size), 0)
-    ImageDraw.Draw(star).polygon(corners, fill=255)
-    stripes = Image.new("RGB", (size, size), "#d43d2f")
-    draw = ImageDraw.Draw(stripes)
-    for top in range(0, size, 48):
-        draw.rectangle((0, top, size, top + 20), fill="#f5c04a")
-    picture.paste(stripes, mask=star)
-    return picture

@@ -57,8 +57,8 @@ def generate(
 ) -> None:
     """Generate pictures of your subject.
 
-    Without --flux, --mllm and --adapter the toy world answers: tiny untrained models that show the machinery,
-    on a CPU, in seconds.
+    Without --flux, --mllm and --adapter the toy world answers: tiny models that know toys only, on a CPU, in
+    seconds.
     """
     check_output(out)
     if mask and len(mask) != len(reference):
@@ -76,7 +76,7 @@ def generate(
     from ..mllm.prompt import check_prompt
 
     if toy:
-        say(f"Toy world: {toyworld.NOTICE}.")
+        say(f"Toy world: {toyworld.NOTICES[toyworld.is_trained(toyworld.build())]}.")
     # Whatever can be wrong is found before gigabytes are loaded.
     trained = adapter_file.read_config(toyworld.build().adapter if toy else adapter)  # type: ignore[arg-type]
     side = _TOY_SIDE if toy else _SIDE
@@ -157,6 +157,6 @@ def _notes(prompt: str, references: list[Path], settings: GenerationSettings, to
     return {
         "prompt": prompt,
         "references": [path.name for path in references],
-        "untrained": toy,
+        "toy_world": toy,
         **asdict(settings),
     }

@@ -61,8 +61,7 @@ def toyworld(
         from .. import toyworld as world
 
         paths = world.build(out, seed)
-        if not world.is_whole(world.SHIPPED) or seed:
-            say(f"Toy world: {world.NOTICE}.")
+        say(f"Toy world: {world.NOTICES[world.is_trained(paths)]}.")
         print(paths.folder)
 
 

@@ -1,11 +1,12 @@
 """A tiny world of the real architectures: everything runs on a CPU in seconds, and nothing is downloaded.
 
-`build` writes FLUX, VAE, MLLM and adapter to the cache folder; `load` reads them. The weights are untrained.
+`build` writes FLUX, VAE, MLLM and adapter to the cache folder; `load` reads them. Seed 0 has the trained weights that
+the package ships, every other seed random ones.
 """
 
 from .vae import comfy_vae_config, comfy_vae_state, fit_comfy_vae
 from .world import (
-    NOTICE,
+    NOTICES,
     SHIPPED,
     VERSION,
     ToyWorld,
@@ -14,12 +15,13 @@ from .world import (
     build,
     default_folder,
     is_complete,
+    is_trained,
     is_whole,
     load,
 )
 
 __all__ = [
-    "NOTICE",
+    "NOTICES",
     "SHIPPED",
     "VERSION",
     "ToyWorld",
@@ -31,6 +33,7 @@ __all__ = [
     "default_folder",
     "fit_comfy_vae",
     "is_complete",
+    "is_trained",
     "is_whole",
     "load",
 ]

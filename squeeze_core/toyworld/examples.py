@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..data.examples import Example
 
 SAME = "The same picture."
+SEED_OF_TEST_PAIRS = 1000
 
 
 class ToyOptions(BaseModel):
@@ -83,3 +84,8 @@ class ToyExamples:
 
     def identity(self) -> str:
         return f"toyworld {self.options.model_dump_json()}"
+
+
+def unseen_pairs(kind: scenes.Kind = "one") -> ToyExamples:
+    """What measures and demonstrations are made with: identities that no training has shown, as photos."""
+    return ToyExamples(seed=SEED_OF_TEST_PAIRS, split="test", kinds={kind: 1.0}, plain_styles=True, carrying=0)

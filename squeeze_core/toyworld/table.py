@@ -22,16 +22,15 @@ from ..errors import SqueezeError
 from ..gate import Gate
 from ..generation import GenerationSettings
 from . import measures, scenes
-from .examples import ToyExamples
+from .examples import SEED_OF_TEST_PAIRS, ToyExamples, unseen_pairs
 
 if TYPE_CHECKING:
     from ..pipeline import SqueezePipeline
 
-SEED_OF_TEST_PAIRS = 1000
 STEPS = 28
 _BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
 MEASURES = ("identity", "exact", "prompt", "pose_variation")
-_GENERATION = GenerationSettings(
+GENERATION = GenerationSettings(
     height=scenes.SIDE, width=scenes.SIDE, steps=STEPS, long_side=scenes.SIDE, curve="cosine"
 )
 GATED, MLLM_ONLY, VAE_ONLY, BOTH = Gate(), Gate(0.0, 0.0), Gate(1.1, 1.1), Gate(1.1, 0.0)
@@ -49,7 +48,7 @@ class Row:
     gate: Gate = GATED
     adapter: str = "adapter"
     kind: scenes.Kind = "one"
-    settings: GenerationSettings = field(default=_GENERATION)
+    settings: GenerationSettings = field(default=GENERATION)
 
     @property
     def key(self) -> str:
@@ -73,8 +72,8 @@ def rows() -> list[Row]:
     for layers in ("0-1", "2-3", "4-6"):
         others = ",".join(part for part in ("0-1", "2-3", "4-6") if part != layers)
         for what, settings in (
-            ("text", replace(_GENERATION, text_layers=others)),
-            ("image", replace(_GENERATION, image_layers=others)),
+            ("text", replace(GENERATION, text_layers=others)),
+            ("image", replace(GENERATION, image_layers=others)),
         ):
             found.append(Row(f"{what} layers {layers} zeroed", "A", settings=settings))
     for name in ("dual", "single", "last_layer", "blend_vit", "mix_vit"):
@@ -90,7 +89,7 @@ def rows() -> list[Row]:
 
 
 def _cfg(scale: float) -> GenerationSettings:
-    return replace(_GENERATION, true_cfg=scale)
+    return replace(GENERATION, true_cfg=scale)
 
 
 def fill(
@@ -133,9 +132,7 @@ def measured(
     """Means over test pairs, by name of the measure; None where no picture could be measured."""
     from PIL import Image
 
-    examples = ToyExamples(
-        seed=SEED_OF_TEST_PAIRS, split="test", kinds={row.kind: 1.0}, plain_styles=True, carrying=0
-    )
+    examples = unseen_pairs(row.kind)
     scores = []
     for number in range(pairs):
         pair = examples.pair(number)

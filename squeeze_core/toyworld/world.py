@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ..mllm.backbone import Backbone
 
 VERSION = 2  # of the weights and files; a change of either makes a new folder
-NOTICE = "untrained weights: expect noise-like pictures; this shows that the machinery runs"
+NOTICES = {
+    True: "tiny models that have seen toys only: give them the toy world's pictures and its words",
+    False: "untrained weights: expect noise-like pictures; this shows that the machinery runs",
+}
 
 # Trained weights that belong to the package, bf16. `build` takes them once all parts are there.
 SHIPPED = Path(__file__).parent / "trained"
@@ -76,7 +79,7 @@ class ToyWorldPaths:
 
 @dataclass(frozen=True)
 class ToyWorld:
-    """The tiny models in memory, float32 on the CPU. trained: whether pictures mean anything yet."""
+    """The tiny models in memory, float32 on the CPU. trained: whether pictures mean anything."""
 
     transformer: FluxTransformer2DModel
     vae: AutoencoderKL
@@ -84,6 +87,11 @@ class ToyWorld:
     adapter: Adapter
     paths: ToyWorldPaths
     trained: bool = False
+
+    @property
+    def notice(self) -> str:
+        """What to expect of its pictures."""
+        return NOTICES[self.trained]
 
 
 def default_folder(seed: int = 0) -> Path:
@@ -137,6 +145,11 @@ def assemble(folder: str | Path, weights: str | Path, seed: int = 0) -> ToyWorld
     return ToyWorldPaths(folder)
 
 
+def is_trained(paths: ToyWorldPaths) -> bool:
+    """Whether all parts of a toy world that was written have trained weights."""
+    return bool((_manifest(paths.folder) or {}).get("trained"))
+
+
 def is_whole(weights: Path) -> bool:
     """Whether a folder of weights has every part."""
     return all((weights / f"{part}.safetensors").is_file() for part in PARTS)
@@ -156,7 +169,7 @@ def load(folder: str | Path | None = None, seed: int = 0) -> ToyWorld:
         mllm=load_mllm(paths.mllm, device="cpu"),
         adapter=load_adapter(paths.adapter),
         paths=paths,
-        trained=bool((_manifest(paths.folder) or {}).get("trained")),
+        trained=is_trained(paths),
     )
 
 
@@ -191,7 +204,7 @@ def _write(folder: Path, seed: int, weights: Path | None = None) -> None:
         "version": VERSION,
         "seed": seed,
         "trained": trained,
-        "note": "" if trained else NOTICE,
+        "note": NOTICES[trained],
         "files": {path.relative_to(folder).as_posix(): _digest(path) for path in files},
     }
     write_json(folder / _MANIFEST, manifest)

@@ -73,11 +73,11 @@ def test_a_picture_file_and_a_prompt_become_a_picture_file(squeeze, picture, tmp
     status, written, said = squeeze("generate", "--reference", picture, *SMALL, "--out", out)
     assert status == 0
     assert written.strip() == str(out)  # nothing else, so that scripts can read it
-    assert "untrained weights" in " ".join(said.split())
+    assert "Toy world" in " ".join(said.split())
     shown = Image.open(out)
     assert shown.size == (96, 64)
     notes = json.loads(shown.text["squeeze"])
-    assert notes["prompt"] == PROMPT and notes["references"] == ["picture.jpg"] and notes["untrained"] is True
+    assert notes["prompt"] == PROMPT and notes["references"] == ["picture.jpg"] and notes["toy_world"] is True
     assert os.listdir(out.parent) == ["out.png"]
 
 
@@ -118,7 +118,7 @@ def test_the_users_own_models_are_taken_when_given(squeeze, picture, tmp_path):
     status, _, said = squeeze(
         "generate", "--reference", picture, *SMALL, *models, "--device", "cpu", "--offload", "--out", own
     )
-    assert status == 0 and "untrained" not in said
+    assert status == 0 and "Toy world" not in said
     assert np.abs(pixels(toy).astype(int) - pixels(own)).max() <= 1
 
 
@@ -192,7 +192,7 @@ def test_the_demo_writes_a_sheet_and_two_plots_and_says_where(squeeze, tmp_path)
     status, written, said = squeeze("demo", "--out", tmp_path / "demo", "--steps", 3)
     files = [tmp_path / "demo" / name for name in ("contact_sheet.png", "layers.png", "gate.png")]
     assert status == 0 and written.split() == [str(file) for file in files]
-    assert "untrained weights" in " ".join(said.split())
+    assert "Toy world" in said
     for file in files:
         assert len(np.unique(pixels(file))) > 20  # something is drawn
     assert (tmp_path / "demo" / "reference.png").is_file()

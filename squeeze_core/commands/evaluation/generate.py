@@ -166,8 +166,9 @@ def _pipeline(
     from ...pipeline import SqueezePipeline
 
     if toy:
-        say(f"Toy world: {toyworld.NOTICE}.")
-        return SqueezePipeline.from_toy_world(toyworld.load(), device=device or "cpu")
+        world = toyworld.load()
+        say(f"Toy world: {world.notice}.")
+        return SqueezePipeline.from_toy_world(world, device=device or "cpu")
     say("Loading the models ...")
     return SqueezePipeline.from_files(
         flux,  # type: ignore[arg-type]  # _is_toy has checked
