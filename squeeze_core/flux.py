@@ -30,6 +30,8 @@ class Conditioning:
 
     context: [1, tokens, width], at least one token. pooled: [1, 768]. guidance: for FLUX's guidance embedding.
     references: scaled latents [1, channels, h, w], h and w even; tokens that are not there cost nothing.
+    present: [batch, tokens] bool, which context tokens attention sees, where contexts of several lengths were
+        padded into one batch; None for all.
     """
 
     context: torch.Tensor
@@ -37,6 +39,7 @@ class Conditioning:
     guidance: float
     references: tuple[torch.Tensor, ...] = ()
     placement: Placement = "auto"
+    present: torch.Tensor | None = None
 
 
 def to_tokens(latents: torch.Tensor) -> torch.Tensor:
@@ -87,10 +90,19 @@ def velocity(
         img_ids=positions(sizes[0], sizes[1:], heard.placement).to(here),
         txt_ids=torch.zeros(heard.context.shape[1], 3, device=here),
         guidance=_guidance(transformer, heard.guidance, batch, here),
+        joint_attention_kwargs=_masked(heard.present, tokens),
         return_dict=False,
     )[0]
     rows, columns = sizes[0]
     return to_latents(predicted[:, : rows * columns], rows).float()
+
+
+def _masked(present: torch.Tensor | None, tokens: torch.Tensor) -> dict[str, torch.Tensor] | None:
+    """What attention takes: context tokens first, then pictures, which all are seen."""
+    if present is None:
+        return None
+    pictures = present.new_ones(tokens.shape[:2])
+    return {"attention_mask": torch.cat([present, pictures], 1)[:, None, None].to(tokens.device)}
 
 
 def _guidance(

@@ -156,8 +156,9 @@ class TrainConfig(LoopSettings):
     timesteps: "uniform_shifted" (UNO: uniform over 1,000 times under FLUX's shift) or "logit_normal".
     guidance: FLUX's guidance input while training; inference_guidance: what the adapter tells inference.
     gate: what the adapter tells inference; training has none, all branches hear all times (section 3.5).
-    calls: how a micro-batch meets FLUX, which has no mask for text: "group" puts samples of equal lengths
-        together, "each" takes one at a time, which FSDP2 needs; both are the same arithmetic.
+    calls: how a micro-batch meets FLUX: "group" puts samples of equal sizes and text lengths together, "mask"
+        pads the text and hides the padding from attention, so that only pictures' sizes must be equal, "each"
+        takes one sample at a time, which FSDP2 needs. All are the same arithmetic but for rounding.
     latent_cache: folder for VAE latents, about 130 kB a picture of 512 px; None keeps none.
     """
 
@@ -180,7 +181,7 @@ class TrainConfig(LoopSettings):
     reference_long_side: int = Field(default=0, ge=0)
     latent_cache: str | None = None
     gradient_checkpointing: bool = True
-    calls: Literal["group", "each"] = "group"
+    calls: Literal["group", "mask", "each"] = "group"
     sampling: Sampling = Sampling()
 
     @model_validator(mode="after")

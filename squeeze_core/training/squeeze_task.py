@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -106,10 +107,10 @@ class SqueezeTask(Task):
         groups: dict[Any, list[int]] = {}
         for number, (sample, context) in enumerate(zip(batch, contexts)):
             sizes = [picture.pixels.shape for picture in (sample.target, *sample.references)]
-            alike = (context.shape, *sizes) if self.config.calls == "group" else number
+            alike = {"group": (context.shape, *sizes), "mask": tuple(sizes), "each": number}[self.config.calls]
             groups.setdefault(alike, []).append(number)
         errors = [
-            self._errors([batch[number] for number in group], torch.cat([contexts[number] for number in group]))
+            self._errors([batch[number] for number in group], [contexts[number] for number in group])
             for group in groups.values()
         ]
         tokens = sum(context.shape[1] for context in contexts) / len(contexts)
@@ -184,12 +185,13 @@ class SqueezeTask(Task):
         level = 1 - self.draws.integer("sigma", index, UNO_TIMES) / (UNO_TIMES - 1)
         return float(shifted(torch.tensor(level, dtype=torch.float64), flux_mu(tokens)))
 
-    def _errors(self, samples: Sequence[Sample], context: torch.Tensor) -> torch.Tensor:
+    def _errors(self, samples: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> torch.Tensor:
         """[samples]: mean square of v - (noise - x) at x_t = (1 - t) x + t noise, samples of equal sizes."""
         picture = torch.cat([self._scaled(sample.target) for sample in samples])
         noise = torch.cat([sample.noise for sample in samples]).to(self.device)
         sigma = torch.tensor([sample.sigma for sample in samples], device=self.device, dtype=torch.float32)
         at = sigma[:, None, None, None]
+        context, present = _padded(contexts)
         heard = flux.Conditioning(
             context=context,
             pooled=context.new_zeros(len(samples), self.module.transformer.config.pooled_projection_dim),
@@ -199,6 +201,7 @@ class SqueezeTask(Task):
                 for pictures in zip(*(sample.references for sample in samples))
             ),
             placement=self.config.placement,
+            present=present,
         )
         predicted = flux.velocity(self.module.transformer, (1 - at) * picture + at * noise, sigma, heard)
         return (predicted - (noise - picture)).square().flatten(1).mean(1)
@@ -236,6 +239,17 @@ class SqueezeTask(Task):
     def _states(self, prompt: Prompt) -> LayerStates:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.mllm.encode(prompt, device=self.device)
+
+
+def _padded(contexts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """[1, tokens, width] each -> [all, longest, width], and [all, longest] which are no padding, if any is."""
+    lengths = [context.shape[1] for context in contexts]
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return torch.cat(list(contexts)), None
+    padded = torch.cat([F.pad(context, (0, 0, 0, longest - context.shape[1])) for context in contexts])
+    here = padded.device
+    return padded, torch.arange(longest, device=here)[None] < torch.tensor(lengths, device=here)[:, None]
 
 
 def _pooled(aggregator: Aggregator, states: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:

@@ -107,10 +107,10 @@ class DrawingTask(Task):
     def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
         kept = self._look_up(batch["numbers"])
         latents = torch.stack([one.latents for one in kept]).to(self.device, torch.float32)
-        context, mask = self._context(kept, batch["without"])
+        context, present = self._context(kept, batch["without"])
         noise, sigma = batch["noise"].to(self.device), batch["sigma"].to(self.device)
         at = sigma[:, None, None, None]
-        predicted = self._velocity((1 - at) * latents + at * noise, sigma, context, mask)
+        predicted = self._velocity((1 - at) * latents + at * noise, sigma, context, present)
         errors = (predicted - (noise - latents)).square().flatten(1).mean(1)
         late = sigma < 0.5
         numbers = {"late": float(errors[late].mean().detach())} if late.any() else {}
@@ -133,16 +133,16 @@ class DrawingTask(Task):
         """[n, 128, 128, 3] uint8. cfg: of classifier-free guidance; 1 is none."""
         side = scenes.SIDE
         kept = [_Kept(torch.empty(0), self._ids(caption)) for caption in captions]
-        context, mask = self._context(kept, [False] * len(kept))
-        empty, open_mask = self._context(kept, [True] * len(kept))
+        context, present = self._context(kept, [False] * len(kept))
+        empty, alone = self._context(kept, [True] * len(kept))
         noise = flux_model.seeded_noise(seed, len(kept), 16, side, side).to(self.device)
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
             sigma = sigmas[step].expand(len(kept)).to(self.device)
-            told = self._velocity(latents, sigma, context, mask)
+            told = self._velocity(latents, sigma, context, present)
             if cfg == 1.0:
                 return told
-            untold = self._velocity(latents, sigma, empty, open_mask)
+            untold = self._velocity(latents, sigma, empty, alone)
             return untold + cfg * (told - untold)
 
         sigmas = torch.linspace(1, 0, steps + 1)
@@ -157,26 +157,14 @@ class DrawingTask(Task):
         return {**self.settings.task_identity(), "vae": vae_hash}
 
     def _velocity(
-        self, latents: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, mask: torch.Tensor
+        self, latents: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, present: torch.Tensor
     ) -> torch.Tensor:
-        """`flux.velocity` with a mask over padded text; equal to it where there is no padding."""
-        rows = latents.shape[-1] // flux_model.PATCH
-        batch = latents.shape[0]
-        predicted = self.module.transformer(
-            hidden_states=flux_model.to_tokens(latents),
-            encoder_hidden_states=context,
-            pooled_projections=latents.new_zeros(batch, flux.CONFIG["pooled_projection_dim"]),
-            timestep=sigma,
-            img_ids=flux_model.positions((rows, rows), (), "auto").to(latents.device),
-            txt_ids=torch.zeros(context.shape[1], 3, device=latents.device),
-            guidance=torch.full((batch,), self.settings.guidance, device=latents.device),
-            joint_attention_kwargs={"attention_mask": mask},
-            return_dict=False,
-        )[0]
-        return flux_model.to_latents(predicted, rows).float()
+        pooled = latents.new_zeros(1, flux.CONFIG["pooled_projection_dim"])
+        heard = flux_model.Conditioning(context, pooled, self.settings.guidance, present=present)
+        return flux_model.velocity(self.module.transformer, latents, sigma, heard)
 
     def _context(self, kept: Sequence[_Kept], without: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoded captions [b, longest, width], padded, and which tokens attention sees [b, 1, 1, all]."""
+        """Encoded captions [b, longest, width], padded, and which tokens are theirs [b, longest]."""
         lengths = [1 if none else len(one.ids) for one, none in zip(kept, without)]
         longest = max(lengths)
         ids = torch.stack([F.pad(one.ids, (0, max(0, longest - len(one.ids))))[:longest] for one in kept])
@@ -186,10 +174,7 @@ class DrawingTask(Task):
             input_ids=ids.to(self.device), attention_mask=tokens.to(self.device)
         ).last_hidden_state
         context = context * (tokens & heard[:, None])[..., None].to(self.device)
-        picture = torch.ones(
-            len(kept), (scenes.SIDE // flux_model.DOWNSCALE // flux_model.PATCH) ** 2, dtype=torch.bool
-        )
-        return context, torch.cat([tokens, picture], 1)[:, None, None].to(self.device)
+        return context, tokens.to(self.device)
 
     def _look_up(self, numbers: Sequence[int]) -> list[_Kept]:
         with self._lock:
