@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from .. import adapter, lora
-from ..dla import Aggregator, DLAConfig
+from ..dla import Aggregator, DLAConfig, Variant
 from ..lap import LAPConfig
 from . import flux, mllm
 from .weights import normal, seeded
@@ -19,7 +19,7 @@ TRAINED_LORA_RANK = 16
 _WIDTH = flux.CONFIG["num_attention_heads"] * flux.CONFIG["attention_head_dim"]
 
 
-def config(final_norm_hash: str, lora_rank: int = LORA_RANK) -> adapter.AdapterConfig:
+def config(final_norm_hash: str, lora_rank: int = LORA_RANK, variant: Variant = "dual") -> adapter.AdapterConfig:
     """The config for the tiny models; `trained_by` is empty because nothing has trained them."""
     return adapter.AdapterConfig(
         mllm=adapter.MLLMSpec(
@@ -37,7 +37,11 @@ def config(final_norm_hash: str, lora_rank: int = LORA_RANK) -> adapter.AdapterC
             name="the toy world's FLUX",
         ),
         dla=DLAConfig(
-            hidden=mllm.HIDDEN, layers=mllm.LAYERS + 1, context=flux.CONTEXT_WIDTH, lap=LAPConfig(heads=3)
+            hidden=mllm.HIDDEN,
+            layers=mllm.LAYERS + 1,
+            context=flux.CONTEXT_WIDTH,
+            variant=variant,
+            lap=LAPConfig(heads=3),
         ),
         lora_rank=lora_rank,
     )

@@ -1,7 +1,7 @@
 """Where stage 1 begins: an adapter whose projector says of a caption what FLUX's own T5 said of it.
 
-A linear map is fitted from the mean over the MLLM's layers, which is what an untrained DLA gives, to T5's states
-of the same tokens. It knows words only; who a picture shows is left for the two stages to learn.
+A linear map is fitted from what the untrained aggregator gives, near the mean over the MLLM's layers for a DLA, to
+T5's states of the same tokens. It knows words only; who a picture shows is left for the two stages to learn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ... import adapter as adapter_file
-from ...dla import Aggregator
+from ...dla import Aggregator, Variant
 from ...mllm.backbone import Prompt
 from ...mllm.family import TransformersBackbone
 from .. import adapter, flux, scenes
@@ -20,10 +20,13 @@ CAPTIONS = 1500
 _RIDGE = 1e-3  # of the mean square of a feature, 1
 
 
-def write_start(path: Path, text_weights: Path, mllm_folder: Path, captions: int = CAPTIONS) -> float:
-    """Write the adapter: an untrained DLA, the fitted projector, a LoRA that does nothing yet.
+def write_start(
+    path: Path, text_weights: Path, mllm_folder: Path, variant: Variant = "dual", captions: int = CAPTIONS
+) -> float:
+    """Write the adapter: an untrained aggregator, the fitted projector, a LoRA that does nothing yet.
 
-    text_weights: of the T5 that FLUX learned with. Returns the share of T5's variance that the fit explains.
+    text_weights: of the T5 that FLUX learned with. variant: of the DLA. Returns the share of T5's variance that
+    the fit explains.
     """
     from safetensors.torch import load_file
 
@@ -33,13 +36,13 @@ def write_start(path: Path, text_weights: Path, mllm_folder: Path, captions: int
     text = text_encoder()
     state = {name: tensor.float() for name, tensor in load_file(text_weights).items()}
     text.load_state_dict({**state, "encoder.embed_tokens.weight": state["shared.weight"]})  # tied
-    settings = adapter.config(adapter.final_norm_hash(mllm_folder), adapter.TRAINED_LORA_RANK)
+    settings = adapter.config(adapter.final_norm_hash(mllm_folder), adapter.TRAINED_LORA_RANK, variant)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         aggregator = Aggregator(settings.dla)
     backbone = load(mllm_folder, device="cpu")
     assert isinstance(backbone, TransformersBackbone)
-    features, wanted = _spoken(backbone, text.eval(), captions)
+    features, wanted = _spoken(backbone, aggregator, text.eval(), captions)
     explained = _fit(aggregator, features, wanted)
     lora = {
         name: tensor * (0.0 if ".lora_B." in name else 1.0)
@@ -51,9 +54,9 @@ def write_start(path: Path, text_weights: Path, mllm_folder: Path, captions: int
 
 @torch.no_grad()
 def _spoken(
-    backbone: TransformersBackbone, text: torch.nn.Module, captions: int
+    backbone: TransformersBackbone, aggregator: Aggregator, text: torch.nn.Module, captions: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over the MLLM's layers [n, hidden] and T5's states [n, width] of the same tokens.
+    """Pooled layers [n, hidden] and T5's states [n, width] of the same tokens.
 
     The chat's own tokens, which T5 never saw, are to say nothing: zeros, as FLUX knows dropped text.
     """
@@ -66,7 +69,7 @@ def _spoken(
         begin = next(i for i in range(len(whole)) if whole[i : i + len(ids)] == ids)
         target = torch.zeros(len(whole), flux.CONTEXT_WIDTH)
         target[begin : begin + len(ids)] = text(input_ids=torch.tensor([ids])).last_hidden_state[0]
-        features.append(encoded.states.float().mean(0))
+        features.append(aggregator.dla(encoded.states.float(), encoded.image_mask)[0])
         wanted.append(target)
     return torch.cat(features), torch.cat(wanted)
 

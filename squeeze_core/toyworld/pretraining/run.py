@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...dla import Variant
 from ...errors import SqueezeError
 from ...files import save_atomically
 from ...training.checkpoint import Checkpoints, read_tensors
@@ -29,14 +30,12 @@ if TYPE_CHECKING:
 
 STAGES = ("stage1", "stage2")
 ORDER = (*PARTS, *STAGES)
-_SINGLE = ("init=null", "dla.variant=single")
-# For the table: adapters of other designs, with the stage whose config they change. None begins with another's
-# projector, so that all are alike; "one stage" begins where stage 1 does.
+_SINGLE = ("dla.variant=single",)
+_VARIANTS: tuple[Variant, ...] = ("dual", "single", "last_layer", "blend_vit", "mix_vit")
+# For the table: adapters of other designs, with the stage whose config they change. Each begins with a projector
+# fitted to its own untrained aggregator, so that all are alike; "one stage" begins where stage 1 does.
 ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    **{
-        f"table6_{variant}": ("stage1", ("init=null", f"dla.variant={variant}"))
-        for variant in ("dual", "single", "last_layer", "blend_vit", "mix_vit")
-    },
+    **{f"table6_{variant}": ("stage1", (f"dla.variant={variant}",)) for variant in _VARIANTS},
     "table7_one_stage": ("stage2", ("steps=6000",)),
     "fig3b_text": ("stage1", (*_SINGLE, "data.0.options.says=caption", "drops.pictures=1.0")),
     "fig3b_picture": ("stage1", (*_SINGLE, "data.0.options.says=same", "drops.pictures=0.0")),
@@ -79,8 +78,10 @@ def train_part(
         from ...training.build import squeeze_task
 
         models = (f"models.flux={paths.flux}", f"models.vae={paths.vae}", f"models.mllm={paths.mllm}")
-        begin = f"init={out / 'stage1' if part == 'stage2' else _start(out, paths)}"
-        settings: Any = load_config(path, (*models, begin, *own_changes, *changes))
+        variant: Variant = next((each for each in _VARIANTS if f"dla.variant={each}" in own_changes), "dual")
+        begin = f"init={out / 'stage1' if part == 'stage2' else _start(out, paths, variant)}"
+        kept = f"latent_cache={out / 'latents'}"  # pictures are the same for all adapters
+        settings: Any = load_config(path, (*models, begin, kept, *own_changes, *changes))
         task = squeeze_task(settings)
     else:
         settings = parse(changed(read_yaml(path), changes))
@@ -132,7 +133,7 @@ def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> No
         keepers[part]()
     record = weights / "made_by.json"
     made = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    config = settings.model_dump(mode="json", exclude={"models", "init"})
+    config = settings.model_dump(mode="json", exclude={"models", "init", "latent_cache"})
     made[part] = {"command": COMMAND.format(part=part), "config": config}
     temporary = record.with_suffix(".tmp")
     temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
@@ -175,12 +176,12 @@ def _save_flux(state: dict[str, torch.Tensor], weights: Path) -> None:
     _save(weights / "flux.safetensors", parts["transformer."])
 
 
-def _start(out: Path, paths: world.ToyWorldPaths) -> Path:
+def _start(out: Path, paths: world.ToyWorldPaths, variant: Variant) -> Path:
     """The adapter that stage 1 begins with; made anew when FLUX or the MLLM is another."""
     from .beginning import write_start
 
     weights = out / "weights"
-    start = weights / "start.safetensors"
+    start = out / "starts" / f"{variant}.safetensors"
     made_from = [weights / f"{part}.safetensors" for part in ("text", "mllm")]
     if not made_from[0].is_file():
         raise SqueezeError(
@@ -188,5 +189,5 @@ def _start(out: Path, paths: world.ToyWorldPaths) -> Path:
             f"Make it: train --only flux --out {out}"
         )
     if not start.is_file() or start.stat().st_mtime < max(path.stat().st_mtime for path in made_from):
-        write_start(start, made_from[0], paths.mllm)
+        write_start(start, made_from[0], paths.mllm, variant)
     return start
