@@ -21,14 +21,18 @@ PROMPT = "the star of picture 1 on a beach"
 SMALL = GenerationSettings(height=64, width=96, steps=4, long_side=48, gate=Gate(0.95, 0.5))
 
 
+UNTRAINED = 1  # a seed of the toy world
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return toyworld.build(tmp_path_factory.mktemp("toyworld") / "world").folder
+    """Of untrained weights, which answer to everything, the pooled vector too."""
+    return toyworld.build(tmp_path_factory.mktemp("toyworld") / "world", UNTRAINED).folder
 
 
 @pytest.fixture(scope="module")
 def pipeline(folder):
-    return SqueezePipeline.from_toy_world(toyworld.load(folder))
+    return SqueezePipeline.from_toy_world(toyworld.load(folder, UNTRAINED))
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 60)) -> Image.Image:
@@ -76,7 +80,7 @@ def test_the_global_random_numbers_are_left_alone(pipeline):
 
 
 def test_only_another_prompt_or_picture_runs_the_mllm_again(folder, monkeypatch):
-    pipeline = SqueezePipeline.from_toy_world(toyworld.load(folder))
+    pipeline = SqueezePipeline.from_toy_world(toyworld.load(folder, UNTRAINED))
     reads = calls(monkeypatch, pipeline.mllm, "encode")
     encodes = calls(monkeypatch, pipeline.vae, "encode")
     latents(pipeline)
@@ -103,7 +107,7 @@ def test_remembered_states_are_those_of_a_fresh_run(folder, pipeline):
     prompt = Prompt(PROMPT, (picture(3),))
     pipeline.encode(prompt)
     kept = pipeline.encode(prompt)
-    fresh = toyworld.load(folder).mllm.encode(prompt)
+    fresh = toyworld.load(folder, UNTRAINED).mllm.encode(prompt)
     assert torch.equal(kept.states, fresh.states) and torch.equal(kept.image_mask, fresh.image_mask)
 
 
@@ -229,7 +233,7 @@ def test_a_fused_lora_is_the_separate_one(folder):
         "half": {"strength": 0.5},
         "none": {"strength": 0},
     }.items():
-        results[name] = latents(SqueezePipeline.from_toy_world(toyworld.load(folder), **options))
+        results[name] = latents(SqueezePipeline.from_toy_world(toyworld.load(folder, UNTRAINED), **options))
     scale = results["fused"].abs().max()
     assert (results["fused"] - results["separate"]).abs().max() < 1e-5 * scale
     for name in ("half", "none"):
@@ -237,7 +241,7 @@ def test_a_fused_lora_is_the_separate_one(folder):
 
 
 def test_progress_is_told_and_raising_in_it_stops_everything(folder):
-    pipeline = SqueezePipeline.from_toy_world(toyworld.load(folder), fuse=False)
+    pipeline = SqueezePipeline.from_toy_world(toyworld.load(folder, UNTRAINED), fuse=False)
     told = []
     expected = latents(pipeline, progress=lambda *args: told.append(args))
     assert [last for last in told if last[1] == last[2]] == [
@@ -267,7 +271,7 @@ def test_progress_is_told_and_raising_in_it_stops_everything(folder):
 
 
 def test_a_visit_puts_the_very_same_tensors_back(folder):
-    module = toyworld.load(folder).mllm.model
+    module = toyworld.load(folder, UNTRAINED).mllm.model
     before = {name: (id(p), p.data_ptr()) for name, p in module.named_parameters()}
     buffers = {name: id(buffer) for name, buffer in module.named_buffers()}
     with pytest.raises(KeyError), visiting(module, "meta"):
@@ -279,7 +283,7 @@ def test_a_visit_puts_the_very_same_tensors_back(folder):
 
 
 def test_offloading_gives_the_same_latents_and_leaves_every_weight_at_home(folder, pipeline):
-    toy = toyworld.load(folder)
+    toy = toyworld.load(folder, UNTRAINED)
     offloaded = SqueezePipeline.from_files(
         toy.paths.flux, toy.paths.vae, toy.paths.mllm, toy.paths.adapter, fuse=True, device="cpu", offload=True
     )
@@ -324,7 +328,7 @@ def test_what_does_not_fit_is_refused_with_what_would(pipeline, options, words):
 
 
 def test_an_adapter_of_other_models_is_refused_with_both_values(folder):
-    toy = toyworld.load(folder)
+    toy = toyworld.load(folder, UNTRAINED)
 
     def made(config: AdapterConfig):
         return SqueezePipeline(toy.transformer, toy.vae, toy.mllm, toy.adapter.aggregator, config)
@@ -340,7 +344,7 @@ def test_an_adapter_of_other_models_is_refused_with_both_values(folder):
 
 
 def test_an_adapter_trained_with_clip_l_asks_for_its_vector(folder):
-    toy = toyworld.load(folder)
+    toy = toyworld.load(folder, UNTRAINED)
     config = toy.adapter.config.model_copy(update={"pooled": "clip_l"})
     pipeline = SqueezePipeline(toy.transformer, toy.vae, toy.mllm, toy.adapter.aggregator, config)
     with pytest.raises(SqueezeError, match="CLIP-L"):
@@ -351,7 +355,7 @@ def test_an_adapter_trained_with_clip_l_asks_for_its_vector(folder):
 
 def test_another_adapter_does_not_run_the_mllm_again(folder, monkeypatch):
     """And gives what a pipeline made with it gives; going back gives the first pictures again."""
-    first = toyworld.load(folder)
+    first = toyworld.load(folder, UNTRAINED)
     other = replace(first.adapter, lora={key: -2 * tensor for key, tensor in first.adapter.lora.items()})
     pipeline = SqueezePipeline.from_toy_world(first, fuse=False)
     reads = calls(monkeypatch, pipeline.mllm, "encode")
@@ -359,20 +363,20 @@ def test_another_adapter_does_not_run_the_mllm_again(folder, monkeypatch):
     pipeline.use_adapter(other)
     after = latents(pipeline)
     assert len(reads) == 1 and not torch.allclose(after, before, atol=1e-2)
-    fresh = SqueezePipeline.from_toy_world(replace(toyworld.load(folder), adapter=other), fuse=False)
+    fresh = SqueezePipeline.from_toy_world(replace(toyworld.load(folder, UNTRAINED), adapter=other), fuse=False)
     assert torch.allclose(latents(fresh), after, atol=1e-5)
     pipeline.use_adapter(first.adapter)
     assert torch.allclose(latents(pipeline), before, atol=1e-5) and len(reads) == 1
 
 
 def test_an_adapter_that_does_not_fit_changes_nothing(folder):
-    toy = toyworld.load(folder)
+    toy = toyworld.load(folder, UNTRAINED)
     pipeline = SqueezePipeline.from_toy_world(toy, fuse=False)
     before, spec = latents(pipeline), toy.adapter.config.mllm.model_copy(update={"final_norm_hash": "0" * 16})
     wrong = replace(toy.adapter, config=toy.adapter.config.model_copy(update={"mllm": spec}))
     with pytest.raises(SqueezeError, match="final_norm_hash"):
         pipeline.use_adapter(wrong)
     assert torch.equal(latents(pipeline), before)
-    fused = SqueezePipeline.from_toy_world(toyworld.load(folder), fuse=True)
+    fused = SqueezePipeline.from_toy_world(toyworld.load(folder, UNTRAINED), fuse=True)
     with pytest.raises(SqueezeError, match="fused"):
         fused.use_adapter(toy.adapter)

@@ -14,6 +14,8 @@ from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.toyworld import flux, vae, world
 
+from .conftest import UNTRAINED
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,12 +28,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def start_build(folder: Path) -> subprocess.Popen:
-    code = f"from squeeze_core import toyworld; toyworld.build({str(folder)!r})"
+    code = f"from squeeze_core import toyworld; toyworld.build({str(folder)!r}, {UNTRAINED})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
 
 
 def test_building_twice_gives_the_same_bytes(toy_paths, tmp_path):
-    assert digests(toyworld.build(tmp_path / "again").folder) == digests(toy_paths.folder)
+    assert digests(toyworld.build(tmp_path / "again", UNTRAINED).folder) == digests(toy_paths.folder)
 
 
 def test_another_seed_gives_other_weights_and_the_global_random_numbers_stay(toy_paths, tmp_path):
@@ -45,7 +47,7 @@ def test_another_seed_gives_other_weights_and_the_global_random_numbers_stay(toy
 
 def test_a_sound_toy_world_is_left_as_it_is(toy_paths):
     before = {path: path.stat().st_mtime_ns for path in toy_paths.folder.rglob("*")}
-    toyworld.build(toy_paths.folder)
+    toyworld.build(toy_paths.folder, UNTRAINED)
     assert {path: path.stat().st_mtime_ns for path in toy_paths.folder.rglob("*")} == before
 
 
@@ -58,8 +60,8 @@ def test_a_damaged_toy_world_is_made_again(toy_paths, tmp_path, damage):
         paths.adapter.write_bytes(data)
     else:
         (paths.mllm / "merges.txt").unlink()
-    assert not toyworld.is_complete(paths.folder)
-    toyworld.build(paths.folder)
+    assert not toyworld.is_complete(paths.folder, UNTRAINED)
+    toyworld.build(paths.folder, UNTRAINED)
     assert digests(paths.folder) == digests(toy_paths.folder)
     assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
 
@@ -81,7 +83,7 @@ def test_builders_at_the_same_time_leave_one_sound_toy_world(toy_paths, tmp_path
 def test_a_builder_that_comes_second_keeps_the_firsts_files(toy_paths, tmp_path):
     first = shutil.copytree(toy_paths.folder, tmp_path / "first")
     inode = (first / "manifest.json").stat().st_ino
-    world._place(shutil.copytree(toy_paths.folder, tmp_path / "late"), first, 0)
+    world._place(shutil.copytree(toy_paths.folder, tmp_path / "late"), first, UNTRAINED)
     assert (first / "manifest.json").stat().st_ino == inode
 
 
@@ -110,7 +112,7 @@ def test_another_process_without_diffusers_gives_the_same_bytes(toy_paths, tmp_p
     """ComfyUI's users may not have it."""
     code = (
         "import sys; sys.modules['diffusers'] = None\n"
-        f"from squeeze_core import toyworld; toyworld.build({str(tmp_path / 'bare')!r})"
+        f"from squeeze_core import toyworld; toyworld.build({str(tmp_path / 'bare')!r}, {UNTRAINED})"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
     assert digests(tmp_path / "bare") == digests(toy_paths.folder)

@@ -143,7 +143,7 @@ def test_the_mllm_loads_like_a_real_one_and_is_the_adapters(toy):
     toy.adapter.config.check_mllm(toy.mllm.identity)
     states = toy.mllm.encode(Prompt("the star of picture 1", images=(picture(), picture(1))))
     assert states.states.shape[0] == 7 and states.hidden == 192
-    assert states.image_tokens == 128
+    assert states.image_tokens == 32
 
 
 def test_text_tokens_hear_the_picture_and_picture_tokens_differ(toy):

@@ -74,3 +74,12 @@ def test_the_numbers_are_those_of_earlier_versions():
 
 
 UNIFORM, NORMAL, SHUFFLED = 0.2675266206933097, [-0.25708481669425964, 0.7727157473564148], [288, 89, 133]
+
+
+def test_spread_draws_of_any_batch_cover_the_range_evenly():
+    draws = Draws(3)
+    for start in (0, 32, 10**6):
+        values = sorted(draws.spread("sigma", start + i) for i in range(32))
+        gaps = [b - a for a, b in zip([values[-1] - 1, *values], values)]
+        assert values[0] >= 0 and values[-1] < 1 and max(gaps) < 2 / 32
+    assert draws.spread("sigma", 5) != draws.spread("other", 5)

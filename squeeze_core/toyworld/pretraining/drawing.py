@@ -96,7 +96,8 @@ class DrawingTask(Task):
         """numbers: of the pool. noise [b, 16, 16, 16], sigma [b], without: which have no text."""
         settings, draws = self.settings, self.draws
         side = scenes.SIDE // flux_model.DOWNSCALE
-        gaussians = torch.tensor([draws.gaussian("sigma", index) for index in indices])
+        evenly = torch.tensor([draws.spread("sigma", index) for index in indices], dtype=torch.float64)
+        gaussians = torch.special.ndtri(evenly.clamp(1e-6, 1 - 1e-6)).float()
         return {
             "numbers": [draws.shuffled("pool", index, settings.pool) for index in indices],
             "noise": torch.stack([draws.normal("noise", index, (16, side, side)) for index in indices]),
