@@ -22,7 +22,7 @@ from .settings import LoopSettings
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 TOY = "toyworld"
 
-Timesteps = Literal["uniform_shifted", "logit_normal"]
+Timesteps = Literal["uniform_shifted", "logit_normal", "cosine"]
 
 
 class Models(BaseModel):
@@ -153,7 +153,8 @@ class TrainConfig(LoopSettings):
     init: a run folder or an adapter file to begin with (stage 2 begins with stage 1's result).
     resolution: side of the square whose area the aspect buckets have. reference_long_side: 0 takes 512 for
         one reference and 320 for several. crop: what is cut of a target that does not fit its bucket.
-    timesteps: "uniform_shifted" (UNO: uniform over 1,000 times under FLUX's shift) or "logit_normal".
+    timesteps: "uniform_shifted" (UNO: uniform over 1,000 times under FLUX's shift), "logit_normal", or "cosine":
+        as often as the sampler's cosine curve visits them.
     guidance: FLUX's guidance input while training; inference_guidance: what the adapter tells inference.
     gate: what the adapter tells inference; training has none, all branches hear all times (section 3.5).
     calls: how a micro-batch meets FLUX: "group" puts samples of equal sizes and text lengths together, "mask"

@@ -182,6 +182,8 @@ class SqueezeTask(Task):
         """The time of a sample. UNO: one of 1,000 from 1 to 0, shifted as FLUX shifts them for so many tokens."""
         if self.config.timesteps == "logit_normal":
             return 1 / (1 + math.exp(-self.draws.gaussian("sigma", index)))
+        if self.config.timesteps == "cosine":
+            return math.cos(math.pi / 2 * self.draws.spread("sigma", index))
         level = 1 - self.draws.integer("sigma", index, UNO_TIMES) / (UNO_TIMES - 1)
         return float(shifted(torch.tensor(level, dtype=torch.float64), flux_mu(tokens)))
 

@@ -1,6 +1,7 @@
 """The toy world's own training: tasks that learn, runs that go on, weights that make a toy world."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -206,6 +207,20 @@ def test_a_part_that_is_done_is_not_done_again(made):
     before = (made / "vae" / "log.jsonl").read_bytes()
     result = run.train_part("vae", made, changes=("steps=2", "batch_size=2", "device=cpu"))
     assert result.step == 2 and (made / "vae" / "log.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["mllm", "flux"])
+def test_a_part_may_begin_with_earlier_weights(made, tmp_path, part):
+    steps = ("steps=1", "batch_size=2", "workers=0", "device=cpu", "tensorboard=false", "learning_rate=1e-9")
+    for name in ("vae", "mllm", "flux", "text"):
+        (tmp_path / "weights").mkdir(exist_ok=True)
+        shutil.copy(made / "weights" / f"{name}.safetensors", tmp_path / "weights")
+    run.train_part(part, tmp_path, changes=(*steps, f"init={made / 'weights'}"))
+    before, after = (load_file(folder / "weights" / f"{part}.safetensors") for folder in (made, tmp_path))
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-6) for name in before)
+    assert str(made) not in (tmp_path / "weights" / "made_by.json").read_text()
+    with pytest.raises(SqueezeError, match="to begin with"):
+        run.train_part("vae", tmp_path, changes=(*steps, f"init={tmp_path}"))
 
 
 def test_a_part_whose_models_are_missing_is_refused(tmp_path, monkeypatch):

@@ -183,13 +183,16 @@ def test_drops_come_at_their_rates_and_independently(make):
     assert sum(a and b for a, b in zip(references, context)) / 600 == pytest.approx(0.1, abs=0.04)
 
 
-@pytest.mark.parametrize("timesteps", ["uniform_shifted", "logit_normal"])
+@pytest.mark.parametrize("timesteps", ["uniform_shifted", "logit_normal", "cosine"])
 def test_times_have_their_distribution(make, timesteps):
     task = make(timesteps=timesteps)
     times = torch.tensor([task._sigma(index, 1024) for index in range(4000)])
     assert times.min() >= 0 and times.max() <= 1
     if timesteps == "logit_normal":
         assert torch.logit(times).mean().abs() < 0.05 and torch.logit(times).std() == pytest.approx(1, abs=0.05)
+    elif timesteps == "cosine":
+        drawn = torch.quantile(times, torch.linspace(0.05, 0.95, 19))
+        assert (drawn - torch.cos(torch.linspace(0.95, 0.05, 19) * torch.pi / 2)).abs().max() < 0.005
     else:
         shift = 2.718281828 ** (0.5 + 0.65 * (1024 - 256) / (4096 - 256))
         unshifted = times / (shift - (shift - 1) * times)

@@ -7,6 +7,7 @@ stage 1; `beginning` lays the projector so that it starts from what T5 said.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,12 +97,13 @@ class DrawingTask(Task):
         """numbers: of the pool. noise [b, 16, 16, 16], sigma [b], without: which have no text."""
         settings, draws = self.settings, self.draws
         side = scenes.SIDE // flux_model.DOWNSCALE
-        evenly = torch.tensor([draws.spread("sigma", index) for index in indices], dtype=torch.float64)
-        gaussians = torch.special.ndtri(evenly.clamp(1e-6, 1 - 1e-6)).float()
+        # As often as the cosine curve visits them: in pictures as plain as these, colour and shape are decided
+        # where nearly all is noise.
+        sigmas = [math.cos(math.pi / 2 * draws.spread("sigma", index)) for index in indices]
         return {
             "numbers": [draws.shuffled("pool", index, settings.pool) for index in indices],
             "noise": torch.stack([draws.normal("noise", index, (16, side, side)) for index in indices]),
-            "sigma": torch.sigmoid(gaussians + settings.logit_mean),
+            "sigma": torch.tensor(sigmas, dtype=torch.float32),
             "without": [draws.chance("textless", index, settings.textless) for index in indices],
         }
 

@@ -86,6 +86,8 @@ def train_part(
     else:
         settings = parse(changed(read_yaml(path), changes))
         task = _task(settings, paths)
+        if settings.init is not None:
+            _begin_with(task.module, part, _init(settings))
     result = Trainer(task, settings, out / part, progress=progress).run(resume)
     if not result.interrupted:
         _keep(part, out, settings, paths)
@@ -115,6 +117,24 @@ def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyW
     return DrawingTask(settings, autoencoder, AutoTokenizer.from_pretrained(paths.mllm, local_files_only=True))
 
 
+@torch.no_grad()
+def _begin_with(module: torch.nn.Module, part: str, weights: Path) -> None:
+    """Trained weights of a part in place of the new ones. Raises `SqueezeError` when they are not its weights."""
+    from safetensors.torch import load_file
+
+    files = {"flux": {"transformer.": "flux", "text.": "text"}}.get(part, {"": part})
+    parameters = dict(module.named_parameters())
+    if not (weights / f"{part}.safetensors").is_file():
+        raise SqueezeError(f'"{weights}" has no {part}.safetensors to begin with. Set another init, or none.')
+    for prefix, name in files.items():
+        path = weights / f"{name}.safetensors"
+        for key, tensor in (load_file(path) if path.is_file() else {}).items():
+            into = parameters.get(prefix + key)
+            if into is None or into.shape != tensor.shape:
+                raise SqueezeError(f'"{path}" is of another model: {key} does not fit. Set another init, or none.')
+            into.copy_(tensor)
+
+
 def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> None:
     """Write a part's weights as they are shipped, and how they were made."""
     weights = out / "weights"
@@ -132,12 +152,24 @@ def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> No
         }
         keepers[part]()
     record = weights / "made_by.json"
-    made = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    made = _records(weights)
     config = settings.model_dump(mode="json", exclude={"models", "init", "latent_cache"})
     made[part] = {"command": COMMAND.format(part=part), "config": config}
+    if part in PARTS and settings.init is not None:
+        made[part]["began_with"] = _records(_init(settings)).get(part, "weights of which nothing is known")
     temporary = record.with_suffix(".tmp")
     temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     temporary.replace(record)
+
+
+def _records(weights: Path) -> dict[str, Any]:
+    """How the weights in a folder were made, by part."""
+    path = weights / "made_by.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _init(settings: Any) -> Path:
+    return world.SHIPPED if settings.init == "shipped" else Path(settings.init).expanduser()
 
 
 def _trained_state(run: Path) -> dict[str, torch.Tensor]:

@@ -15,7 +15,11 @@ class PartSettings(LoopSettings):
     """The loop, and the pictures that are drawn.
 
     max_turn: degrees; carrying, counts, styles: see `scenes.WorldOptions`. plain_styles: photos only.
+    init: a folder of weights to begin with, such as RUN/weights of an earlier run, "shipped" for those of the
+        package, or None. What is not there begins anew.
     """
+
+    init: str | None = None
 
     max_turn: float = Field(default=29.0, ge=0, le=180)
     carrying: float = Field(default=0.1, ge=0, le=1)
@@ -28,7 +32,7 @@ class PartSettings(LoopSettings):
 
     def task_identity(self) -> dict:
         """What a run goes on with only unchanged: everything that is not the loop's."""
-        return self.model_dump(mode="json", exclude=set(LoopSettings.model_fields))
+        return self.model_dump(mode="json", exclude={*LoopSettings.model_fields, "init"})
 
 
 class VAESettings(PartSettings):
@@ -58,14 +62,13 @@ class FluxSettings(PartSettings):
     """pool: different pictures, whose latents and states are kept in memory (about 30 kB each).
 
     textless: share of samples without text, the one zero token of the gate's late stage.
-    guidance: FLUX's guidance input while training. logit_mean: middle of the times' logit-normal distribution.
+    guidance: FLUX's guidance input while training.
     """
 
     part: Literal["flux"]
     pool: int = Field(default=8192, ge=1)
     textless: float = Field(default=0.1, ge=0, le=1)
     guidance: float = Field(default=1.0, ge=0)
-    logit_mean: float = 0.0
 
 
 Settings = Annotated[VAESettings | MLLMSettings | FluxSettings, Field(discriminator="part")]
