@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,7 @@ def toyworld(
 
 def _train(changes: list[str], out: Path | None, only: str | None, configs: Path | None) -> None:
     from ..toyworld.pretraining import run
+    from ..training.loop import leave_processes
 
     if out is None:
         raise SqueezeError("Training needs a folder for its runs: add --out runs/toy.")
@@ -76,6 +78,7 @@ def _train(changes: list[str], out: Path | None, only: str | None, configs: Path
         say(f"{part}: {'stopped and saved' if result.interrupted else 'done'} at step {result.step}.")
         if result.interrupted:
             raise typer.Exit(INTERRUPTED)
+    leave_processes()
     print(out / "world")
 
 
@@ -107,10 +110,15 @@ def _bar(part: str) -> Iterator[Callable[[int, int, float], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(part), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=_helps()) as bars:
         bar = bars.add_task(part, total=None, loss=float("nan"))
 
         def report(step: int, steps: int, loss: float) -> None:
             bars.update(bar, completed=step, total=steps, loss=loss)
 
         yield report
+
+
+def _helps() -> bool:
+    """Whether this is not the first of several processes."""
+    return os.environ.get("RANK", "0") != "0"

@@ -1,7 +1,11 @@
 """The toy world's own training: tasks that learn, runs that go on, weights that make a toy world."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +27,7 @@ from squeeze_core.toyworld.pretraining.settings import FluxSettings, MLLMSetting
 from squeeze_core.toyworld.reading import read
 from squeeze_core.training.config import load_config
 
+ROOT = Path(__file__).resolve().parents[2]
 LOOP = {"steps": 2, "batch_size": 4}
 
 
@@ -280,3 +285,21 @@ def test_the_shipped_vae_gives_pictures_back_so_that_they_read_as_before():
 def test_the_stages_configs_are_ordinary_ones(stage):
     config = load_config(run.CONFIGS / f"toy_{stage}.yaml", ("steps=3", "save_every=2", "batch_size=2", "seed=1"))
     assert config.vae_references == (stage == "stage2") and config.steps == 3
+
+
+def test_two_processes_train_a_part_together(made, tmp_path):
+    """Which is how two CPU cores train fastest. One of them writes the files."""
+    shutil.copytree(made / "weights", tmp_path / "weights")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    changes = ["steps=2", "batch_size=2", "workers=0", "device=cpu", "tensorboard=false"]
+    options = ["squeeze_core.cli", "toyworld", "train", *changes, "--only", "stage1", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [*command, *options], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    together, alone = (load_file(folder / "starts" / "dual.safetensors") for folder in (tmp_path, made))
+    assert all(torch.equal(together[name], alone[name]) for name in alone)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "stage1" / "log.jsonl").read_text().splitlines()]
+    expected = [json.loads(line)["loss"] for line in (made / "stage1" / "log.jsonl").read_text().splitlines()]
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert toyworld.is_complete(tmp_path / "world")

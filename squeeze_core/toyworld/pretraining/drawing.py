@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ... import flux as flux_model
+from ...sigmas import sigmas as noise_levels
 from ...training.draws import Draws
 from ...training.task import Task
 from .. import flux, scenes, tokenizer, vae
@@ -148,7 +149,7 @@ class DrawingTask(Task):
             untold = self._velocity(latents, sigma, empty, alone)
             return untold + cfg * (told - untold)
 
-        sigmas = torch.linspace(1, 0, steps + 1)
+        sigmas = noise_levels("cosine", steps)
         latents = flux_model.euler(predict, noise, sigmas)
         config = vae.TRAINED_CONFIG
         decoded = self.vae.decode(latents / config["scaling_factor"] + config["shift_factor"]).sample

@@ -8,8 +8,10 @@ OUT/world                              a toy world with the parts that are there
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from ...training.config import changed, load_config, read_yaml
 from ...training.loop import Progress, RunResult, Trainer
 from ...training.state import AVERAGE, WEIGHTS
 from .. import world
+from .beginning import VARIANTS
 from .settings import PARTS, FluxSettings, MLLMSettings, VAESettings, parse
 
 if TYPE_CHECKING:
@@ -31,11 +34,10 @@ if TYPE_CHECKING:
 STAGES = ("stage1", "stage2")
 ORDER = (*PARTS, *STAGES)
 _SINGLE = ("dla.variant=single",)
-_VARIANTS: tuple[Variant, ...] = ("dual", "single", "last_layer", "blend_vit", "mix_vit")
 # For the table: adapters of other designs, with the stage whose config they change. Each begins with a projector
 # fitted to its own untrained aggregator, so that all are alike; "one stage" begins where stage 1 does.
 ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    **{f"table6_{variant}": ("stage1", (f"dla.variant={variant}",)) for variant in _VARIANTS},
+    **{f"table6_{variant}": ("stage1", (f"dla.variant={variant}",)) for variant in VARIANTS},
     "table7_one_stage": ("stage2", ("steps=6000",)),
     "fig3b_text": ("stage1", (*_SINGLE, "data.0.options.says=caption", "drops.pictures=1.0")),
     "fig3b_picture": ("stage1", (*_SINGLE, "data.0.options.says=same", "drops.pictures=0.0")),
@@ -63,7 +65,60 @@ def train_part(
         known = ", ".join((*ORDER, *ABLATIONS))
         raise SqueezeError(f'There is no part "{part}" of the toy world. Choose one of {known}.')
     stage, own_changes = ABLATIONS.get(part, (part, ()))
-    path = configs / f"toy_{stage}.yaml"
+    path, paths = configs / f"toy_{stage}.yaml", world.ToyWorldPaths(out / "world")
+    settings: Any
+    if stage in STAGES:
+        variant: Variant = next((each for each in VARIANTS if f"dla.variant={each}" in own_changes), "dual")
+        start = out / "stage1" if part == "stage2" else out / "starts" / f"{variant}.safetensors"
+        given = {
+            "models.flux": paths.flux,
+            "models.vae": paths.vae,
+            "models.mllm": paths.mllm,
+            "init": start,
+            "latent_cache": out / "latents",  # pictures are the same for all adapters
+        }
+        first = [f"{key}={value}" for key, value in given.items()]
+        settings = load_config(path, (*first, *own_changes, *changes))
+    else:
+        settings = parse(changed(read_yaml(path), changes))
+    with _main_process_first(settings) as main:
+        if main:
+            _gather(part, out)
+            world.assemble(paths.folder, out / "weights")
+            if stage in STAGES and part != "stage2":
+                _write_start(start, out / "weights", paths, variant)
+    task: Task
+    if stage in STAGES:
+        from ...training.build import squeeze_task
+
+        task = squeeze_task(settings)
+    else:
+        task = _task(settings, paths)
+        if settings.init is not None:
+            _begin_with(task.module, part, _init(settings))
+    result = Trainer(task, settings, out / part, progress=progress).run(resume)
+    with _main_process_first(settings) as main:
+        if main and not result.interrupted:
+            _keep(part, out, settings)
+            world.assemble(paths.folder, out / "weights")
+    return result
+
+
+@contextmanager
+def _main_process_first(settings: Any) -> Iterator[bool]:
+    """Whether this is the process that writes files; the others begin with the block when it is done."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield True
+        return
+    from accelerate import PartialState
+
+    state = PartialState(cpu=settings.device == "cpu")
+    with state.main_process_first():
+        yield state.is_main_process
+
+
+def _gather(part: str, out: Path) -> None:
+    """Copy what a part is trained on and RUN lacks from what is shipped. Raises `SqueezeError`."""
     for needed in _needs(part):
         path_of_needed = out / "weights" / f"{needed}.safetensors"
         shipped = world.SHIPPED / path_of_needed.name
@@ -72,27 +127,6 @@ def train_part(
             shutil.copyfile(shipped, path_of_needed)
         if not path_of_needed.is_file():
             raise SqueezeError(f'"{part}" is trained on the toy world\'s {needed}: train --only {needed} first.')
-    paths = world.assemble(out / "world", out / "weights")
-    task: Task
-    if stage in STAGES:
-        from ...training.build import squeeze_task
-
-        models = (f"models.flux={paths.flux}", f"models.vae={paths.vae}", f"models.mllm={paths.mllm}")
-        variant: Variant = next((each for each in _VARIANTS if f"dla.variant={each}" in own_changes), "dual")
-        begin = f"init={out / 'stage1' if part == 'stage2' else _start(out, paths, variant)}"
-        kept = f"latent_cache={out / 'latents'}"  # pictures are the same for all adapters
-        settings: Any = load_config(path, (*models, begin, kept, *own_changes, *changes))
-        task = squeeze_task(settings)
-    else:
-        settings = parse(changed(read_yaml(path), changes))
-        task = _task(settings, paths)
-        if settings.init is not None:
-            _begin_with(task.module, part, _init(settings))
-    result = Trainer(task, settings, out / part, progress=progress).run(resume)
-    if not result.interrupted:
-        _keep(part, out, settings, paths)
-        world.assemble(out / "world", out / "weights")
-    return result
 
 
 def _needs(part: str) -> tuple[str, ...]:
@@ -135,7 +169,7 @@ def _begin_with(module: torch.nn.Module, part: str, weights: Path) -> None:
             into.copy_(tensor)
 
 
-def _keep(part: str, out: Path, settings: Any, paths: world.ToyWorldPaths) -> None:
+def _keep(part: str, out: Path, settings: Any) -> None:
     """Write a part's weights as they are shipped, and how they were made."""
     weights = out / "weights"
     if part not in PARTS:
@@ -208,18 +242,21 @@ def _save_flux(state: dict[str, torch.Tensor], weights: Path) -> None:
     _save(weights / "flux.safetensors", parts["transformer."])
 
 
-def _start(out: Path, paths: world.ToyWorldPaths, variant: Variant) -> Path:
-    """The adapter that stage 1 begins with; made anew when FLUX or the MLLM is another."""
-    from .beginning import write_start
+def _write_start(start: Path, weights: Path, paths: world.ToyWorldPaths, variant: Variant) -> None:
+    """The adapter that stage 1 begins with; fitted anew when this run's FLUX or MLLM is newer than the fit."""
+    from .beginning import write_projectors, write_start
 
-    weights = out / "weights"
-    start = out / "starts" / f"{variant}.safetensors"
-    made_from = [weights / f"{part}.safetensors" for part in ("text", "mllm")]
-    if not made_from[0].is_file():
-        raise SqueezeError(
-            f'"{made_from[0]}" is missing: what FLUX learned to read with, which stage 1 begins from. '
-            f"Make it: train --only flux --out {out}"
-        )
-    if not start.is_file() or start.stat().st_mtime < max(path.stat().st_mtime for path in made_from):
-        write_start(start, made_from[0], paths.mllm, variant)
-    return start
+    text, mllm, projectors = (weights / f"{part}.safetensors" for part in ("text", "mllm", "projectors"))
+    if text.is_file():
+        newest = max(text.stat().st_mtime, mllm.stat().st_mtime)
+        if not projectors.is_file() or projectors.stat().st_mtime < newest:
+            write_projectors(projectors, text, paths.mllm)
+    elif not projectors.is_file():
+        shipped = world.SHIPPED / projectors.name
+        if not shipped.is_file():
+            raise SqueezeError(
+                f'"{text}" is missing: what FLUX learned to read with, which stage 1 begins from. '
+                f"Make it: train --only flux --out {weights.parent}"
+            )
+        shutil.copyfile(shipped, projectors)
+    write_start(start, projectors, paths.mllm, variant)
