@@ -25,7 +25,7 @@ class ToyWorldNode(io.ComfyNode):
             display_name="Toy World",
             category=CATEGORY,
             description="A tiny FLUX, VAE, InternVL and adapter of the real architectures: runs on a CPU in "
-            "seconds, no download. They know toys only; one of them is on the picture that comes along.",
+            "seconds, no download. Its weights are untrained: expect noise-like pictures.",
             search_aliases=["demo models", "tiny FLUX", "test models"],
             inputs=[
                 io.Int.Input(
@@ -34,7 +34,7 @@ class ToyWorldNode(io.ComfyNode):
                     min=0,
                     max=9999,
                     optional=True,
-                    tooltip="Which toy is on the picture. The models were trained on none of these.",
+                    tooltip="Which toy is on the picture.",
                 ),
             ],
             outputs=[

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLE = "squeeze demo --reference picture.png --out demo"
 
 _PROMPT = "a photo of the toy, on a beach"
-_TOYS, _MOST, _LINE = (0, 1, 2), 4, 34
+_TOYS, _MOST, _LINE = (12, 10, 4), 4, 34
 # (tau_1, tau_2) and what it shows; above 1 means never.
 _GATES = (
     ((0.95, 0.85), "the paper's gate"),
@@ -45,7 +45,7 @@ def demo(
     """Run the whole method on a CPU, in under a minute: MLLM, aggregator, VAE references, gate, FLUX.
 
     Writes a contact sheet of several gates, a plot of the MLLM's layers and a plot of the gate. The models are
-    the toy world's: tiny, and they know toys only. Without --reference, three toys that no training has shown.
+    the toy world's, tiny. Without --reference, three of its toys.
     """
     if len(reference) > _MOST:
         raise SqueezeError(f"{len(reference)} references are given; the demo takes up to {_MOST}.")

@@ -57,8 +57,8 @@ def generate(
 ) -> None:
     """Generate pictures of your subject.
 
-    Without --flux, --mllm and --adapter the toy world answers: tiny models that know toys only, on a CPU, in
-    seconds.
+    Without --flux, --mllm and --adapter the toy world answers: tiny models of the real architectures, on a CPU,
+    in seconds.
     """
     check_output(out)
     if mask and len(mask) != len(reference):

@@ -1,7 +1,7 @@
 """A tiny world of the real architectures: everything runs on a CPU in seconds, and nothing is downloaded.
 
-`build` writes FLUX, VAE, MLLM and adapter to the cache folder; `load` reads them. Seed 0 has the trained weights
-that the package ships, every other seed random ones.
+`build` writes FLUX, VAE, MLLM and adapter to the cache folder; `load` reads them. Seed 0 takes the trained weights
+that the package ships, once every part has them; every other seed is random.
 """
 
 from .vae import comfy_vae_config, comfy_vae_state, fit_comfy_vae

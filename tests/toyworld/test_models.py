@@ -55,7 +55,7 @@ def test_no_tensor_is_zero_so_every_path_is_really_used(toy):
 
 def test_the_toy_world_says_that_it_is_untrained(toy):
     assert toy.trained is False and toy.adapter.config.trained_by == ""
-    assert "untrained" in toyworld.NOTICE
+    assert "untrained" in toy.notice and "untrained" not in toyworld.NOTICES[True]
     assert '"trained": false' in (toy.paths.folder / "manifest.json").read_text()
 
 
