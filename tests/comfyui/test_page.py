@@ -151,8 +151,8 @@ def test_a_socket_grows_when_one_is_connected(page, drawn_by):
     assert "images.picture_3" not in page.js(f"return {sockets}")
     page.js(
         "const encode = app.graph._nodes.find(n => n.type === 'SqueezeEncode');"
-        "const picture = app.graph._nodes.find(n => n.type === 'LoadImage');"
-        "picture.connect(0, encode, encode.inputs.findIndex(i => i.name === 'images.picture_2'))"
+        "const picture = app.graph._nodes.find(n => n.type === 'SqueezeToyWorld');"
+        "picture.connect(4, encode, encode.inputs.findIndex(i => i.name === 'images.picture_2'))"
     )
     page.wait_for(f"return {sockets}.includes('images.picture_3')")
     inputs = next(inputs for kind, inputs in page.prompt().values() if kind == "SqueezeEncode")

@@ -60,7 +60,7 @@ class Graph:
         import comfy.sample
         import comfy.samplers
 
-        model, vae, mllm, dla = parts
+        model, vae, mllm, dla, _ = parts
         gate = settings.gate
         named = {f"picture_{number}": tensor(picture) for number, picture in enumerate(pictures, start=1)}
         (states,) = outputs(pack("nodes.mllm").Encode, mllm, PROMPT, images=named)
