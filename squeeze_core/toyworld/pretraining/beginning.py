@@ -23,9 +23,7 @@ CAPTIONS = 1500
 _RIDGE = 1e-3  # of the mean square of a feature, 1
 
 
-def write_projectors(
-    path: Path, text_weights: Path, mllm_folder: Path, captions: int = CAPTIONS
-) -> dict[str, float]:
+def write_projectors(path: Path, text_weights: Path, mllm_folder: Path) -> dict[str, float]:
     """Fit a projector for each variant of the aggregator and write all of them, bf16.
 
     text_weights: of the T5 that FLUX learned with. Returns the share of T5's variance that each explains.
@@ -39,7 +37,7 @@ def write_projectors(
     backbone = load(mllm_folder, device="cpu")
     assert isinstance(backbone, TransformersBackbone)
     aggregators = {variant: _untrained(mllm_folder, variant) for variant in VARIANTS}
-    features, wanted = _spoken(backbone, aggregators, text, captions)
+    features, wanted = _spoken(backbone, aggregators, text, CAPTIONS)
     explained: dict[str, float] = {}
     tensors: dict[str, torch.Tensor] = {}
     for variant, aggregator in aggregators.items():
