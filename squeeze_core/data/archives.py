@@ -12,6 +12,7 @@ import os
 import sys
 import tarfile
 import threading
+from contextlib import nullcontext
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -83,10 +84,10 @@ class Archive:
         return members
 
     def _looked_through(self) -> dict[str, tuple[int, int]]:
-        file = self.fs.open(self.path, "rb")
+        self._reader = self._unpacking() if self._packed else None  # stays open, to be read from
+        opened = nullcontext(self._reader) if self._packed else self.fs.open(self.path, "rb")
         try:
-            self._reader = self._unpacking() if self._packed else None
-            with tarfile.open(fileobj=self._reader or file, mode="r:") as archive:
+            with opened as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 return {
                     str(PurePosixPath(member.name)): (member.offset_data, member.size)
                     for member in archive
@@ -94,8 +95,6 @@ class Archive:
                 }
         except (tarfile.TarError, EOFError, ValueError, _gzip_error()) as error:
             raise SourceFailure(f'The archive "{self.path}" is broken ({error}). Get the file again.') from error
-        finally:
-            file.close()
 
     def _unpacking(self) -> Any:
         try:
