@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SqueezeError
 from . import statistics
@@ -22,6 +22,11 @@ from .published import TABLES, Table
 from .results import Metric, PictureScore, Result, from_dict, weighted_mean
 from .statistics import Comparison, Interval, bootstrap
 from .weights import deviates
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .samples import Benchmark
 
 FORMAT = 1
 FIELDS = ("category", "subject", "prompt")
@@ -48,10 +53,17 @@ def compare(first: Result, second: Result, metric: str) -> Comparison | None:
     return statistics.compare(a, b)
 
 
-def write(result: Result, folder: Path, pictures: Path | None = None, against: Result | None = None) -> list[Path]:
+def write(
+    result: Result,
+    folder: Path,
+    pictures: Path | None = None,
+    against: Result | None = None,
+    benchmark: Benchmark | None = None,
+) -> list[Path]:
     """NAME.json, NAME.md and, where the pictures are at hand, NAME_worst.png in a folder: the paths written.
 
-    pictures: the folder that was scored. against: an earlier result, for a paired comparison.
+    pictures: the folder that was scored. against: an earlier result, for a paired comparison. benchmark: what
+    was asked; with it the worst cases stand beside their references.
     """
     name = re.sub(r"[^a-z0-9]+", "_", result.benchmark.lower()).strip("_")
     name = f"{name}_{'_'.join(metric.key for metric in result.metrics[:1])}" if result.metrics else name
@@ -59,7 +71,7 @@ def write(result: Result, folder: Path, pictures: Path | None = None, against: R
     written = [folder / f"{name}.json", folder / f"{name}.md"]
     write_text(written[0], json.dumps(to_json(result, against), indent=1, ensure_ascii=False) + "\n")
     write_text(written[1], to_markdown(result, against))
-    sheet = worst_cases(result, pictures) if pictures is not None else None
+    sheet = worst_cases(result, pictures, benchmark) if pictures is not None else None
     if sheet is not None:
         written.append(folder / f"{name}_worst.png")
         temporary = folder / f".{name}_worst.{os.getpid()}.png"
@@ -155,8 +167,11 @@ def worst(result: Result, metric: Metric, count: int = WORST) -> list[PictureSco
     return sorted(rows, key=lambda row: (sign * (row.score(metric.key) or 0.0), row.file))[:count]
 
 
-def worst_cases(result: Result, folder: Path) -> Any:
-    """A contact sheet: a row a metric, at most three rows; None when no picture can be shown."""
+def worst_cases(result: Result, folder: Path, benchmark: Benchmark | None = None) -> Any:
+    """A contact sheet: a row a metric, at most three rows; None when no picture can be shown.
+
+    With a benchmark, at the right of each picture the references that it was made from.
+    """
     from ..contact_sheet import contact_sheet
     from .pictures import read as read_picture
 
@@ -166,6 +181,8 @@ def worst_cases(result: Result, folder: Path) -> Any:
         for row in worst(result, metric, 6):
             picture, _ = read_picture(folder / row.file) if (folder / row.file).is_file() else (None, [])
             if picture is not None:
+                sample = benchmark.find(row.subject, row.prompt) if benchmark is not None else None
+                picture = _beside(picture, sample.inputs if sample is not None else ())
                 caption = f"{metric.title} {_number(row.score(metric.key), metric)}\n{row.file}\n{row.text[:34]}"
                 cells.append((caption, picture))
         if cells:
@@ -173,6 +190,26 @@ def worst_cases(result: Result, folder: Path) -> Any:
     return (
         contact_sheet(rows, f"{result.benchmark}: worst cases", "a row a metric, the worst first") if rows else None
     )
+
+
+def _beside(picture: Image, references: Sequence[Path]) -> Image:
+    """A picture with its references, those that can be read, in a column at its right."""
+    from PIL import Image as Images
+    from PIL import ImageOps
+
+    from .pictures import read as read_picture
+
+    shown = [found for path in references if (found := read_picture(path)[0]) is not None]
+    if not shown:
+        return picture
+    side = picture.height // max(3, len(shown))
+    sheet = Images.new("RGB", (picture.width + side, picture.height), "white")
+    sheet.paste(picture, (0, 0))
+    for row, reference in enumerate(shown):
+        sheet.paste(
+            ImageOps.pad(reference.convert("RGB"), (side, side), color="white"), (picture.width, row * side)
+        )
+    return sheet
 
 
 def versions() -> dict[str, str]:

@@ -4,14 +4,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import ImageOps
 
 from squeeze_core.errors import SqueezeError
 from squeeze_core.evaluation import report
 from squeeze_core.evaluation.cache import Cache
 from squeeze_core.evaluation.measures import dreambench
 from squeeze_core.evaluation.naming import collect
-from squeeze_core.evaluation.pictures import Problem
+from squeeze_core.evaluation.pictures import Problem, read
 from squeeze_core.evaluation.published import TABLES
 from squeeze_core.evaluation.results import Metric, PictureScore, Result
 
@@ -60,6 +62,28 @@ def test_the_json_holds_every_picture_and_can_be_read_again(tmp_path, result, pi
     assert data["summary"]["dino_i"]["mean"] == pytest.approx(result.mean("dino_i"))
     assert set(data["by_subject"]) == {"dog6", "rc_car", "vase"} and set(data["by_category"]) == {"live", "object"}
     assert "torch" in data["versions"]
+
+
+def test_worst_cases_stand_beside_their_references(result, pictures, benchmark_data):
+    with_them, without = (report.worst_cases(result, pictures, asked) for asked in (benchmark_data, None))
+    row = report.worst(result, result.metrics[0], 1)[0]
+    generated, reference = (
+        read(path)[0] for path in (pictures / row.file, benchmark_data.find(row.subject, row.prompt).inputs[0])
+    )
+    left, top, cell = 20, 84, 224  # the sheet's first cell
+    side = generated.height // 3
+    scale = cell / (generated.width + side)
+    above = (cell - generated.height * scale) / 2
+    place = (
+        left + cell - 1 - round(side * scale),
+        top + round(above),
+        left + cell,
+        top + round(above + side * scale),
+    )
+    wanted = ImageOps.pad(reference, (side, side), color="white").resize((8, 8))
+    shown, other = (sheet.crop(place).resize((8, 8)) for sheet in (with_them, without))
+    differences = [np.abs(np.asarray(each, float) - np.asarray(wanted, float)).mean() for each in (shown, other)]
+    assert differences[0] < 12 and differences[0] < differences[1] / 2
 
 
 def test_json_has_no_nan(tmp_path):

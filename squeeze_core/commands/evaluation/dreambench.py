@@ -48,4 +48,4 @@ def identity_and_text(
     eyes, reader = load_dino(folders[0], place), load_clip(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, eyes, reader, kept, progress)
-    scoring.finish(result, case.folder, out, case.label, case.problems, other)
+    scoring.finish(result, case.folder, out, case.label, case.problems, other, case.benchmark)

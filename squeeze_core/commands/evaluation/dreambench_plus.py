@@ -59,7 +59,7 @@ def dreambench_plus(
     with progress_bar() as progress:
         result = score(generated, benchmark, judges, scoring.cache(cache), progress, settings)
     pictures = folder / "tgt_image" if (folder / "tgt_image").is_dir() else folder
-    scoring.finish(result, pictures, out, label, [*problems, *benchmark.problems], other)
+    scoring.finish(result, pictures, out, label, [*problems, *benchmark.problems], other, benchmark)
     if not any(result.counted(one.name) for one in judges):
         raise SqueezeError(
             "No judge gave a score for any picture; the report holds what they said instead. Take an MLLM that "

@@ -47,4 +47,4 @@ def ip_sim(
     finder, eyes = load_detector(folders[0], place), load_dino(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, finder, eyes, kept, progress)
-    scoring.finish(result, case.folder, out, case.label, case.problems, other)
+    scoring.finish(result, case.folder, out, case.label, case.problems, other, case.benchmark)

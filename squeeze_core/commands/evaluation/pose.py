@@ -43,4 +43,4 @@ def pose(
     finder, compass = load_detector(folders[0], place), load_orientation(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, finder, compass, kept, progress, min_confidence)
-    scoring.finish(result, case.folder, out, case.label, case.problems, other)
+    scoring.finish(result, case.folder, out, case.label, case.problems, other, case.benchmark)

@@ -62,9 +62,9 @@ def reasoning(
     with progress_bar() as progress:
         first = score(case.generated, case.benchmark, reader, kept, progress, first_label)
         gated = score(second.generated, second.benchmark, reader, kept, progress, GATED) if second else None
-    scoring.finish(first, case.folder, out, first_label, case.problems, other)
+    scoring.finish(first, case.folder, out, first_label, case.problems, other, case.benchmark)
     if second is not None and gated is not None:
-        scoring.finish(gated, second.folder, out / "beside", GATED, second.problems, first)
+        scoring.finish(gated, second.folder, out / "beside", GATED, second.problems, first, second.benchmark)
 
 
 def build(

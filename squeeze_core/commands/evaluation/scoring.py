@@ -87,9 +87,11 @@ def finish(
     label: str,
     problems: Sequence[Problem] = (),
     against: Result | None = None,
+    benchmark: Benchmark | None = None,
 ) -> None:
     """Write the report, show its means, and name the files on stdout.
 
+    benchmark: what was asked, to show references beside the worst cases.
     Raises `SqueezeError` when not one picture could be scored: a report would be empty.
     """
     from ...evaluation import report
@@ -104,7 +106,7 @@ def finish(
         raise SqueezeError(f'Not one picture of "{folder}" could be scored; the lines above say why.')
     out = out or Path("scores") / (folder.resolve().name or "run")
     make_folder(out)
-    written = report.write(result, out, folder, against)
+    written = report.write(result, out, folder, against, benchmark)
     show(result)
     for path in written:
         print(path)
