@@ -93,7 +93,7 @@ def train_part(
 
         task = squeeze_task(settings)
     else:
-        task = _task(settings, paths)
+        task = _task(settings, paths, out)
         if settings.init is not None:
             _begin_with(task.module, part, _init(settings))
     result = Trainer(task, settings, out / part, progress=progress).run(resume)
@@ -133,7 +133,7 @@ def _needs(part: str) -> tuple[str, ...]:
     return {"vae": (), "mllm": (), "flux": ("vae",), "stage2": (*PARTS, "adapter")}.get(part, PARTS)
 
 
-def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyWorldPaths) -> Task:
+def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyWorldPaths, out: Path) -> Task:
     if isinstance(settings, VAESettings):
         from .autoencoder import VAETask
 
@@ -148,7 +148,10 @@ def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyW
     from .drawing import DrawingTask
 
     autoencoder = AutoencoderKL.from_pretrained(paths.vae, local_files_only=True)
-    return DrawingTask(settings, autoencoder, AutoTokenizer.from_pretrained(paths.mllm, local_files_only=True))
+    words = AutoTokenizer.from_pretrained(paths.mllm, local_files_only=True)
+    task = DrawingTask(settings, autoencoder, words, out / "pool")
+    task.pool.fill(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    return task
 
 
 @torch.no_grad()

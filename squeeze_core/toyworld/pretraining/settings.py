@@ -39,11 +39,13 @@ class VAESettings(PartSettings):
     """crop: side in pixels of the squares that are learned from; a VAE works at any size.
 
     kl: weight of the distance to a standard normal. edges: weight of the error of differences between pixels.
+    latent_noise: on the latents that the decoder reads, as a part of their standard deviation.
     """
 
     part: Literal["vae"]
     crop: int = Field(default=64, ge=16, le=128, multiple_of=8)
     kl: float = Field(default=1e-5, ge=0)
+    latent_noise: float = Field(default=0.0, ge=0, le=1)
     edges: float = Field(default=0.5, ge=0)
 
 
