@@ -82,7 +82,7 @@ class Trainer:
             torch.use_deterministic_algorithms(True, warn_only=True)
         # Precision is the loop's own autocast: accelerate's would be global to the process.
         accelerator = Accelerator(
-            cpu=settings.device == "cpu",
+            cpu=settings.on_cpu,
             mixed_precision="no",
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )

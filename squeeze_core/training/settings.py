@@ -60,6 +60,20 @@ class LoopSettings(BaseModel):
             raise ValueError(f"betas are {list(self.betas)}; each must lie in 0 to below 1.")
         return self
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether CPUs train, by choice or for want of anything else.
+
+        accelerate must be told: where it finds no accelerator by itself, it leaves each of several processes alone.
+        """
+        import torch
+
+        if hasattr(torch, "accelerator"):
+            found = torch.accelerator.is_available()
+        else:  # before torch 2.6
+            found = torch.cuda.is_available() or torch.backends.mps.is_available()
+        return self.device == "cpu" or not found
+
     def learning_rate_at(self, step: int) -> float:
         """Of the step that makes step `step` + 1 out of step `step`."""
         rate = self.learning_rate

@@ -112,7 +112,7 @@ def _main_process_first(settings: Any) -> Iterator[bool]:
         return
     from accelerate import PartialState
 
-    state = PartialState(cpu=settings.device == "cpu")
+    state = PartialState(cpu=settings.on_cpu)
     with state.main_process_first():
         yield state.is_main_process
 
