@@ -19,14 +19,19 @@ from .figures import COLOURS, FIGURES, OBJECTS, PATTERNS, SHAPES, Identity, Pose
 
 SIDE = 128
 SAMPLES = 3  # points a side of a pixel, for smooth edges
-SIZES = {"small": (0.40, 0.46), "large": (0.60, 0.68)}  # parts of the side: 51 to 59 and 77 to 87 pixels
+# Subjects stand on the grid of FLUX's tokens, 16 pixels wide, in two sizes and five turns. So what a shape looks
+# like is the same for many tokens, and a FLUX of 8M parameters learns it in an hour.
+TOKEN = 16 / SIDE
+SIZES = {"small": 0.42, "large": 0.64}  # parts of the side: 54 and 82 pixels
+_STEPS = {0.42: 2, 0.64: 1}  # tokens from the middle to either side, where the subject stays inside
+_TURNS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # of the furthest
 STYLES = ("a photo of", "a drawing of", "a pixel art picture of")
 ALL_STYLES = (("a photo of", 0.8), ("a drawing of", 0.1), ("a pixel art picture of", 0.1))
 PHOTOS = (("a photo of", 1.0),)
 PIXEL_ART_BLOCK = 4
 _INK = (0.30, 0.18, 0.10)  # seen on black, too
 _INK_WIDTH = 2.5 / SIDE
-# Offsets from the middle, in parts of the furthest at which the subject stays inside.
+# Directions from the middle.
 PLACES = {
     "in the middle": (0, 0), "at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0),
     "on the right": (1, 0), "in the top left": (-1, -1), "in the top right": (1, -1),
@@ -132,7 +137,10 @@ def pair(seed: int, index: int, options: WorldOptions = WorldOptions()) -> Pair:
         if kind == "reasoning":
             assert owner.carries is not None
             identities = [owner.carries]
-    target = draw.scene(draw.placed(identities, told), told)
+    subjects = draw.placed(identities, told)
+    while any(subject.pose == shown.subjects[0].pose for subject, shown in zip(subjects, references)):
+        subjects = draw.placed(identities, told)
+    target = draw.scene(subjects, told)
     return Pair(kind, tuple(references), target, language.prompt(kind, identities, told), told)
 
 
@@ -231,9 +239,6 @@ class _Draw:
     def __post_init__(self) -> None:
         self.numbers = random.Random(f"{self.seed}/{self.purpose}/{self.options.split}/{self.index}")
 
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self.numbers.random()
-
     def chance(self, share: float) -> bool:
         return self.numbers.random() < share
 
@@ -268,7 +273,7 @@ class _Draw:
         return replace(told, relation=self.one_of(list(RELATIONS))) if count == 2 else told
 
     def pose(self, x: float, y: float, size: float) -> Pose:
-        return Pose(x, y, size, self.between(-self.options.max_turn, self.options.max_turn))
+        return Pose(x, y, size, self.options.max_turn * self.one_of(_TURNS))
 
     def placed(self, identities: Sequence[Identity], told: Told) -> tuple[Subject, ...]:
         """Subjects that stand as told, whole and apart from each other."""
@@ -276,35 +281,26 @@ class _Draw:
         return tuple(Subject(identity, pose) for identity, pose in zip(identities, poses))
 
     def _alone(self, told: Told) -> list[Pose]:
-        low, high = SIZES[told.size] if told.size else (SIZES["small"][0], SIZES["large"][1])
-        size = self.between(low, high)
-        right, down = PLACES[told.place or self.one_of(list(PLACES))]
-        room = 0.49 - size / 2
-        x, y = (0.5 + room * 0.85 * way + self.between(-0.14, 0.14) * room for way in (right, down))
+        size = SIZES[told.size or self.one_of(list(SIZES))]
+        x, y = (0.5 + TOKEN * _STEPS[size] * way for way in PLACES[told.place or self.one_of(list(PLACES))])
         return [self.pose(x, y, size)]
 
     def _two(self, told: Told) -> list[Pose]:
         right, down = RELATIONS[told.relation or "left of"]
-        poses = []
-        for way in (1, -1):
-            x, y = (
-                0.5 + 0.24 * way * axis + self.between(-0.02, 0.02) + (0 if axis else self.between(-0.12, 0.12))
-                for axis in (right, down)
-            )
-            poses.append(self.pose(x, y, self.between(0.36, 0.43)))
-        return poses
-
-    def _three(self, told: Told) -> list[Pose]:
-        flip = 1 if self.chance(0.5) else -1
-        corners = ((-0.25, -0.23), (0.25, -0.23), (0.0, 0.23))
+        aside = TOKEN * self.one_of((-1, 0, 1))
         return [
             self.pose(
-                0.5 + x + self.between(-0.02, 0.02),
-                0.5 + flip * y + self.between(-0.02, 0.02),
-                self.between(0.34, 0.41),
+                0.5 + 2 * TOKEN * way * right + aside * down**2,
+                0.5 + 2 * TOKEN * way * down + aside * right**2,
+                0.40,
             )
-            for x, y in corners
+            for way in (1, -1)
         ]
+
+    def _three(self, told: Told) -> list[Pose]:
+        flip = self.one_of((1, -1))
+        corners = ((-2, -2), (2, -2), (0, 2))
+        return [self.pose(0.5 + TOKEN * right, 0.5 + TOKEN * flip * down, 0.38) for right, down in corners]
 
     def reference(self, identity: Identity) -> Scene:
         """One subject somewhere, always as a photo."""
@@ -320,10 +316,7 @@ class _Draw:
         own = (subject.identity.colour, subject.identity.second)
         colour = self.one_of([colour for colour in COLOURS if colour not in own])
         carried = Identity(self.one_of(list(OBJECTS)), colour)
-        pose = self.pose(
-            0.5 + self.between(-0.06, 0.04), 0.56 + self.between(-0.03, 0.06), self.between(0.44, 0.50)
-        )
-        return Subject(subject.identity, pose, carried)
+        return Subject(subject.identity, self.pose(0.5 - TOKEN / 2, 0.5 + TOKEN / 2, 0.46), carried)
 
 
 def held_out(identity: Identity) -> bool:

@@ -22,7 +22,8 @@ from squeeze_core.toyworld.examples import ToyExamples
 from squeeze_core.toyworld.pretraining import beginning, run
 from squeeze_core.toyworld.pretraining.autoencoder import VAETask, at_flux_scale
 from squeeze_core.toyworld.pretraining.captioning import DESCRIBE, CaptioningTask, pixel_values
-from squeeze_core.toyworld.pretraining.drawing import DrawingTask, _Kept
+from squeeze_core.toyworld.pretraining.drawing import DrawingTask
+from squeeze_core.toyworld.pretraining.pool import Pool
 from squeeze_core.toyworld.pretraining.settings import FluxSettings, MLLMSettings, VAESettings
 from squeeze_core.toyworld.reading import read
 from squeeze_core.training.config import load_config
@@ -115,10 +116,41 @@ def test_the_answer_names_who_the_prompt_means(captioning):
         assert prompt.rpartition(", ")[2] == answer.rpartition(", ")[2]  # the background
 
 
+def test_flux_learns_where_its_tokens_stand(drawing):
+    """Of noise, whose tokens say nothing themselves."""
+    torch.manual_seed(0)
+    state = {name: value.clone() for name, value in drawing.module.state_dict().items()}
+    optimizer = torch.optim.AdamW(drawing.module.parameters(), 2e-3)
+    ids = [drawing._ids("a photo of a red star, in the middle, on a beach")] * 4
+    losses = []
+    for _ in range(60):
+        context, present = drawing._context(ids, [False] * 4)
+        drawing._velocity(torch.randn(4, 16, 16, 16), torch.ones(4), context, present)
+        losses.append(drawing.module.misplaced())
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    drawing.module.load_state_dict(state)
+    assert losses[0] > 1.9 and losses[-1] < 1.0, "chance is log 8, 2.08"
+
+
+def test_the_pool_is_encoded_once_and_a_broken_file_again(drawing, tmp_path):
+    pools = [Pool(8, 0, scenes.WorldOptions(), drawing.vae, tmp_path) for _ in range(3)]
+    pools[0].fill()
+    (file,) = tmp_path.rglob("*.safetensors")
+    written = file.stat().st_mtime_ns
+    assert torch.equal(pools[1].latents(3), pools[0].latents(3)) and file.stat().st_mtime_ns == written
+    file.write_bytes(file.read_bytes()[:100])
+    assert torch.equal(pools[2].latents(3), pools[0].latents(3)) and file.stat().st_mtime_ns != written
+    kept = Pool(8, 0, scenes.WorldOptions(), drawing.vae)  # in memory alone
+    assert torch.equal(kept.latents(3), pools[0].latents(3))
+    assert Pool(8, 1, scenes.WorldOptions(), drawing.vae, tmp_path).folder != pools[0].folder
+
+
 def test_padded_captions_paint_what_they_paint_alone(drawing):
     with torch.no_grad():
         ids = [drawing._ids(caption) for caption in ("a photo of a red star, on a beach", "a blue ring")]
-        context, mask = drawing._context([_Kept(torch.empty(0), each) for each in ids], [False, False])
+        context, mask = drawing._context(ids, [False, False])
         noise = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
         sigma = torch.tensor([0.7, 0.7])
         together = drawing._velocity(noise, sigma, context, mask)[1]
@@ -128,8 +160,7 @@ def test_padded_captions_paint_what_they_paint_alone(drawing):
 
 
 def test_a_dropped_text_is_one_zero_token(drawing):
-    kept = [_Kept(torch.empty(0), torch.arange(5)), _Kept(torch.empty(0), torch.arange(3))]
-    context, mask = drawing._context(kept, [True, False])
+    context, mask = drawing._context([torch.arange(5), torch.arange(3)], [True, False])
     assert mask[0].sum() == 1 and not context[0].any()
     assert mask[1].sum() == 3 and context[1, :3].any()
 
@@ -158,7 +189,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(beginning, "CAPTIONS", 40)
         for part in run.ORDER:
-            run.train_part(part, out, changes=changes)
+            run.train_part(part, out, changes=(*changes, "pool=16") if part == "flux" else changes)
     return out
 
 
@@ -221,7 +252,8 @@ def test_a_part_may_begin_with_earlier_weights(made, tmp_path, part):
     for name in ("vae", "mllm", "flux", "text"):
         (tmp_path / "weights").mkdir(exist_ok=True)
         shutil.copy(made / "weights" / f"{name}.safetensors", tmp_path / "weights")
-    run.train_part(part, tmp_path, changes=(*steps, f"init={made / 'weights'}"))
+    pool = ("pool=16",) if part == "flux" else ()
+    run.train_part(part, tmp_path, changes=(*steps, *pool, f"init={made / 'weights'}"))
     before, after = (load_file(folder / "weights" / f"{part}.safetensors") for folder in (made, tmp_path))
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-6) for name in before)
     assert str(made) not in (tmp_path / "weights" / "made_by.json").read_text()

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from squeeze_core.flux import DOWNSCALE, PATCH
 from squeeze_core.toyworld import measures, scenes
 from squeeze_core.toyworld.backgrounds import BACKGROUNDS, painted
 from squeeze_core.toyworld.figures import COLOURS, FIGURES, OBJECTS, PATTERNS, SHAPES, Identity, Pose
@@ -62,6 +63,16 @@ def test_subjects_are_whole_and_apart():
             assert reach <= pose.y + 0.01 and pose.y + reach <= 1.01
         for a, b in combinations(subjects, 2):
             assert np.hypot(a.pose.x - b.pose.x, a.pose.y - b.pose.y) > 0.45
+
+
+def test_subjects_stand_on_the_grid_of_flux_tokens():
+    turns = set()
+    for i in range(200):
+        for subject in scenes.single(3, i, scenes.WorldOptions(carrying=0.0)).scene.subjects:
+            steps = [(each - 0.5) * scenes.SIDE / (DOWNSCALE * PATCH) for each in (subject.pose.x, subject.pose.y)]
+            assert all(step == round(step) for step in steps)
+            turns.add(subject.pose.angle)
+    assert turns == {-29.0, -14.5, 0.0, 14.5, 29.0}
 
 
 def test_scenes_stand_as_they_are_told():

@@ -20,7 +20,7 @@ from .. import scenes
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-FILE = 256  # pictures a file
+FILE = 64  # pictures a file
 _BATCH = 32  # encoded at once
 _KIND = "latents"
 

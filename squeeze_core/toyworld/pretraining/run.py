@@ -236,7 +236,7 @@ def _as_checkpoint(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _save_flux(state: dict[str, torch.Tensor], weights: Path) -> None:
     """FLUX, and apart from it the text encoder that it learned with, which only `beginning` needs."""
-    parts: dict[str, dict[str, torch.Tensor]] = {"transformer.": {}, "text.": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"transformer.": {}, "text.": {}, "places.": {}}
     for name, tensor in state.items():
         prefix = name.partition(".")[0] + "."
         parts[prefix][name.removeprefix(prefix)] = tensor
