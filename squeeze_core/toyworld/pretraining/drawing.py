@@ -51,9 +51,8 @@ class Painter(nn.Module):
     """FLUX, the text encoder in front of it, and what is asked of its first blocks while it learns.
 
     A FLUX has no table of positions: a token learns where it stands from rotary angles to text tokens at (0, 0).
-    Two heads in five blocks do not find that out from the picture's loss alone: after 4,000 steps a probe behind
-    the second block read a token's row and column right in 32%, and every shape was a round blob. Asked for them,
-    it tells both in 99% after 150 steps.
+    Two heads in five blocks hardly find that out from the picture's loss alone: after 4,000 steps every shape was
+    one round blob at pure noise. Asked for row and column, they tell both in 99% of the tokens after 150 steps.
     """
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
