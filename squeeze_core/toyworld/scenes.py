@@ -23,7 +23,7 @@ SAMPLES = 3  # points a side of a pixel, for smooth edges
 # like is the same for many tokens, and a FLUX of 8M parameters learns it in an hour.
 TOKEN = 16 / SIDE
 SIZES = {"small": 0.42, "large": 0.64}  # parts of the side: 54 and 82 pixels
-_STEPS = {0.42: 2, 0.64: 1}  # tokens from the middle to either side, where the subject stays inside
+_STEPS = {"small": 2, "large": 1}  # tokens from the middle to either side, where the subject stays inside
 _TURNS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # of the furthest
 STYLES = ("a photo of", "a drawing of", "a pixel art picture of")
 ALL_STYLES = (("a photo of", 0.8), ("a drawing of", 0.1), ("a pixel art picture of", 0.1))
@@ -281,9 +281,10 @@ class _Draw:
         return tuple(Subject(identity, pose) for identity, pose in zip(identities, poses))
 
     def _alone(self, told: Told) -> list[Pose]:
-        size = SIZES[told.size or self.one_of(list(SIZES))]
-        x, y = (0.5 + TOKEN * _STEPS[size] * way for way in PLACES[told.place or self.one_of(list(PLACES))])
-        return [self.pose(x, y, size)]
+        size = told.size or self.one_of(list(SIZES))
+        place = PLACES[told.place or self.one_of(list(PLACES))]
+        x, y = (0.5 + TOKEN * _STEPS[size] * way for way in place)
+        return [self.pose(x, y, SIZES[size])]
 
     def _two(self, told: Told) -> list[Pose]:
         right, down = RELATIONS[told.relation or "left of"]

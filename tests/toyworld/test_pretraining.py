@@ -321,10 +321,7 @@ def test_the_stages_configs_are_ordinary_ones(stage):
 
 
 def test_two_processes_train_a_part_together(made, tmp_path):
-    """Which is how two CPU cores train fastest. One of them writes the files.
-
-    Nothing says "cpu": without being told, accelerate would leave each of them alone on a machine without a GPU.
-    """
+    """Which is how two CPU cores train fastest. One of them writes the files."""
     shutil.copytree(made / "weights", tmp_path / "weights")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     changes = ["steps=2", "batch_size=2", "workers=0", "tensorboard=false"]

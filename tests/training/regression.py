@@ -66,6 +66,7 @@ def main() -> int:
     changes = json.loads(sys.argv[3])
     task = Regression(dropout=changes.pop("dropout", 0.0))
     result = Trainer(task, settings(int(sys.argv[2]), **changes), sys.argv[1]).run("--resume" in sys.argv)
+    print(f"saw {len(set(task.seen))} samples")
     return 130 if result.interrupted else 0
 
 

@@ -58,6 +58,15 @@ def test_two_processes_with_ddp_give_the_curve_of_one(tmp_path, program, single)
     check_same_but_for_rounding(tmp_path / "run", single)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would want two GPUs")
+def test_two_processes_share_the_samples_without_being_told_to_use_the_cpu(tmp_path, program):
+    """accelerate by itself leaves each alone with all of them: the same curve, at half the speed."""
+    changes = json.dumps({"device": "auto"})
+    done = program(SCRIPT, str(tmp_path / "run"), "10", changes, processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("saw 40 samples") == 2
+
+
 def test_two_processes_with_fsdp2_give_the_curve_of_one(sharded, single):
     check_same_but_for_rounding(sharded / "whole", single)
 
