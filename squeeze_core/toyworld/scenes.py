@@ -19,8 +19,8 @@ from .figures import COLOURS, FIGURES, OBJECTS, PATTERNS, SHAPES, Identity, Pose
 
 SIDE = 128
 SAMPLES = 3  # points a side of a pixel, for smooth edges
-# Subjects stand on the grid of FLUX's tokens, 16 pixels wide, in two sizes and five turns: a shape's part of a token
-# looks the same wherever the subject stands, which leaves a small FLUX less to learn.
+# Subjects stand on the grid of FLUX's tokens, 16 pixels wide, in two sizes and five turns: a token's part of a
+# shape looks the same wherever the subject stands, which leaves a small FLUX less to learn.
 TOKEN = 16 / SIDE
 SIZES = {"small": 0.42, "large": 0.64}  # parts of the side: 54 and 82 pixels
 _STEPS = {"small": 2, "large": 1}  # tokens from the middle to either side, where the subject stays inside
