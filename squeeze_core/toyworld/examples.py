@@ -32,7 +32,7 @@ class ToyOptions(BaseModel):
     count: int = Field(default=100_000, ge=1, le=10_000_000)
     kinds: dict[scenes.Kind, float] = {"one": 0.8, "several": 0.1, "reasoning": 0.1}
     carrying: float = Field(default=0.1, ge=0, le=1)
-    max_turn: float = Field(default=29.0, ge=0, le=180)
+    max_turn: float = Field(default=20.0, ge=0, le=180)
     plain_styles: bool = False
     says: Literal["prompt", "caption", "same"] = "prompt"
     split: scenes.Split = "train"

@@ -103,13 +103,12 @@ FIGURES: dict[str, Plane] = SHAPES | OBJECTS
 # After this turn, in degrees, a shape looks the same; 0 where every turn does.
 SYMMETRY = {"circle": 0.0, "ring": 0.0, "square": 90.0, "cross": 90.0, "star": 72.0, "flower": 60.0}
 
-# Where a pattern shows the second colour. "plain" has none.
+# Where a pattern shows the second colour. "plain" has none. Their parts are about as large as FLUX's tokens.
 PATTERNS: dict[str, Plane] = {
     "plain": lambda x, y: np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool),
-    "striped": lambda x, y: (y / 0.30 + 0.5) % 2 < 1,
-    "dotted": lambda x, y: _radius((x + 0.29) % 0.58 - 0.29, (y + 0.29) % 0.58 - 0.29) <= 0.19,
-    "checkered": lambda x, y: (np.floor(x / 0.42 + 0.5) + np.floor(y / 0.42 + 0.5)) % 2 == 1,
-    "ringed": lambda x, y: np.abs(_radius(x, y) - 0.55) < 0.17,
+    "striped": lambda x, y: (y / 0.44 + 0.5 + 0 * x) % 2 < 1,
+    "checkered": lambda x, y: x * y > 0,
+    "ringed": lambda x, y: _radius(x, y) < 0.62,
     "shaded": lambda x, y: x + 0 * y > 0,
 }
 

@@ -19,12 +19,12 @@ from .figures import COLOURS, FIGURES, OBJECTS, PATTERNS, SHAPES, Identity, Pose
 
 SIDE = 128
 SAMPLES = 3  # points a side of a pixel, for smooth edges
-# Subjects stand on the grid of FLUX's tokens, 16 pixels wide, in two sizes and five turns: a token's part of a
-# shape looks the same wherever the subject stands, which leaves a small FLUX less to learn.
+# Subjects stand on the grid of FLUX's tokens, 16 pixels wide, in two sizes and three turns, most of them upright:
+# a token's part of a shape looks the same wherever the subject stands, which leaves a small FLUX less to learn.
 TOKEN = 16 / SIDE
-SIZES = {"small": 0.42, "large": 0.64}  # parts of the side: 54 and 82 pixels
+SIZES = {"small": 0.48, "large": 0.68}  # parts of the side: 61 and 87 pixels
 _STEPS = {"small": 2, "large": 1}  # tokens from the middle to either side, where the subject stays inside
-_TURNS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # of the furthest
+_TURNS = (0, 0, 0, -1, 1)  # of the furthest
 STYLES = ("a photo of", "a drawing of", "a pixel art picture of")
 ALL_STYLES = (("a photo of", 0.8), ("a drawing of", 0.1), ("a pixel art picture of", 0.1))
 PHOTOS = (("a photo of", 1.0),)
@@ -103,7 +103,7 @@ class WorldOptions:
     styles: shares. split: every tenth identity belongs to "test" and is never drawn for "train".
     """
 
-    max_turn: float = 29.0
+    max_turn: float = 20.0
     carrying: float = 0.1
     kinds: tuple[tuple[Kind, float], ...] = (("one", 0.8), ("several", 0.1), ("reasoning", 0.1))
     counts: tuple[float, float, float] = (0.75, 0.17, 0.08)
@@ -182,6 +182,19 @@ def shares(identity: Identity, pose: Pose, x: np.ndarray, y: np.ndarray) -> tupl
     """Points of the picture (0 to 1) -> bool masks: inside the figure, and of its second colour."""
     u, v = own_frame(pose, x, y)
     return FIGURES[identity.shape](u, v), PATTERNS[identity.pattern](u, v)
+
+
+def masks(scene: Scene, cells: int, points: int = 2) -> np.ndarray:
+    """[2, cells, cells] float32: the share of each cell of the picture that figures cover, and that shows a
+    second colour. points: a side of a cell.
+    """
+    axis = ((np.arange(cells * points) + 0.5) / (cells * points)).astype(np.float32)
+    seen = np.zeros((2, cells * points, cells * points), np.float32)
+    for identity, pose in figures(scene):
+        inside, second = shares(identity, pose, axis[None, :], axis[:, None])
+        seen[0] = np.maximum(seen[0], inside)
+        seen[1] = np.where(inside, second & (identity.second is not None), seen[1])
+    return seen.reshape(2, cells, points, cells, points).mean((2, 4))
 
 
 def _paint(picture: np.ndarray, identity: Identity, pose: Pose, outlined: bool) -> None:
@@ -293,7 +306,7 @@ class _Draw:
             self.pose(
                 0.5 + 2 * TOKEN * way * right + aside * down**2,
                 0.5 + 2 * TOKEN * way * down + aside * right**2,
-                0.40,
+                0.44,
             )
             for way in (1, -1)
         ]
@@ -301,7 +314,7 @@ class _Draw:
     def _three(self, told: Told) -> list[Pose]:
         flip = self.one_of((1, -1))
         corners = ((-2, -2), (2, -2), (0, 2))
-        return [self.pose(0.5 + TOKEN * right, 0.5 + TOKEN * flip * down, 0.38) for right, down in corners]
+        return [self.pose(0.5 + TOKEN * right, 0.5 + TOKEN * flip * down, 0.42) for right, down in corners]
 
     def reference(self, identity: Identity) -> Scene:
         """One subject somewhere, always as a photo."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from squeeze_core.errors import SqueezeError
 from squeeze_core.mllm import Prompt
 from squeeze_core.toyworld import measures, mllm, scenes, table, vae
 from squeeze_core.toyworld.examples import ToyExamples
-from squeeze_core.toyworld.pretraining import beginning, run
+from squeeze_core.toyworld.pretraining import beginning, painter, run
 from squeeze_core.toyworld.pretraining.autoencoder import VAETask, at_flux_scale
 from squeeze_core.toyworld.pretraining.captioning import DESCRIBE, CaptioningTask, pixel_values
 from squeeze_core.toyworld.pretraining.drawing import DrawingTask
@@ -116,22 +117,54 @@ def test_the_answer_names_who_the_prompt_means(captioning):
         assert prompt.rpartition(", ")[2] == answer.rpartition(", ")[2]  # the background
 
 
-def test_flux_learns_where_its_tokens_stand(drawing):
+def test_flux_learns_where_its_tokens_stand_and_what_they_show(drawing):
     """Of noise, whose tokens say nothing themselves."""
     torch.manual_seed(0)
     state = {name: value.clone() for name, value in drawing.module.state_dict().items()}
     optimizer = torch.optim.AdamW(drawing.module.parameters(), 2e-3)
     ids = [drawing._ids("a photo of a red star, in the middle, on a beach")] * 4
+    truth = torch.stack([painter.shown(scenes.single(0, 3).scene)] * 4).float()
     losses = []
     for _ in range(60):
         context, present = drawing._context(ids, [False] * 4)
         drawing._velocity(torch.randn(4, 16, 16, 16), torch.ones(4), context, present)
-        losses.append(drawing.module.misplaced())
-        losses[-1].backward()
+        losses.append(drawing.module.asked(truth))
+        sum(losses[-1].values()).backward()
         optimizer.step()
         optimizer.zero_grad()
     drawing.module.load_state_dict(state)
-    assert losses[0] > 1.9 and losses[-1] < 1.0, "chance is log 8, 2.08"
+    before, after = losses[0], losses[-1]
+    assert before["misplaced"] > 1.9 and after["misplaced"] < 1.0, "chance is log 8, 2.08"
+    assert before["misshapen"] > 0.5 and after["misshapen"] < 0.25
+    assert before["miscoloured"] > 0.5 and after["miscoloured"] < 0.25
+
+
+def test_what_tokens_show_is_the_picture_of_the_subject():
+    one = scenes.single(0, 3)
+    assert "red shaded ring" in one.caption
+    tokens = painter.shown(one.scene).float()
+    planes = [part.view(8, 8, 4, 4).permute(0, 2, 1, 3).reshape(32, 32) for part in tokens.split(16, 1)]
+    covered, second, *colours = planes
+    bare = np.abs(scenes.render(one.scene).astype(int) - scenes.render(replace(one.scene, subjects=())).astype(int))
+    touched = torch.from_numpy(bare.max(-1) > 0).view(32, 4, 32, 4).float().mean((1, 3))
+    assert (covered - touched).abs().mean() < 0.02 and ((covered > 0) <= (touched > 0)).all()
+    cells = torch.from_numpy(scenes.render(one.scene)).view(32, 4, 32, 4, 3).float().mean((1, 3)) / 127.5 - 1
+    assert torch.allclose(torch.stack(colours, -1), cells, atol=2e-3)
+    assert (second <= covered).all() and 0.4 < second.sum() / covered.sum() < 0.6
+
+
+def test_the_mllm_is_asked_what_pictures_of_one_toy_show(captioning):
+    batch = captioning.batch(range(12))
+    alone = [len(scene.subjects) == 1 for index in range(12) for scene in captioning._asked(index)[2]]
+    assert [bool(row[0] >= 0) for row in batch["truth"]] == alone and sum(alone) > 0
+    assert (batch["truth"][~torch.tensor(alone)] == -100).all()
+    loss, numbers = captioning.loss(batch)
+    loss.backward()
+    answers = (8, 10, 5, 11, 8)
+    assert abs(numbers["misread"] - np.mean(np.log(answers))) < 1.0
+    for readout in captioning.module.questions.values():
+        assert readout[1].weight.grad.abs().sum() > 0
+    captioning.module.zero_grad()
 
 
 def test_the_pool_is_encoded_once_and_a_broken_file_again(drawing, tmp_path):

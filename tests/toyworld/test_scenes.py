@@ -20,7 +20,7 @@ def drawn(kind: str, count: int = 40, **options) -> list[scenes.Pair]:
 def test_a_seed_and_an_index_give_the_same_pictures_on_every_machine():
     assert scenes.pair(0, 5) == scenes.pair(0, 5) != scenes.pair(0, 6) != scenes.pair(1, 6)
     captions = "\n".join(scenes.single(0, i).caption for i in range(50))
-    assert hashlib.sha256(captions.encode()).hexdigest()[:16] == "6da5b555873b8435"
+    assert hashlib.sha256(captions.encode()).hexdigest()[:16] == "29bb50bc213ef1c1"
     picture = scenes.render(scenes.single(0, 0).scene)
     assert np.array_equal(picture, scenes.render(scenes.single(0, 0).scene))
     assert picture.shape == (128, 128, 3) and picture.dtype == np.uint8
@@ -72,7 +72,7 @@ def test_subjects_stand_on_the_grid_of_flux_tokens():
             steps = [(each - 0.5) * scenes.SIDE / (DOWNSCALE * PATCH) for each in (subject.pose.x, subject.pose.y)]
             assert all(step == round(step) for step in steps)
             turns.add(subject.pose.angle)
-    assert turns == {-29.0, -14.5, 0.0, 14.5, 29.0}
+    assert turns == {-20.0, 0.0, 20.0}
 
 
 def test_scenes_stand_as_they_are_told():

@@ -29,7 +29,7 @@ def write_projectors(path: Path, text_weights: Path, mllm_folder: Path) -> dict[
     text_weights: of the T5 that FLUX learned with. Returns the share of T5's variance that each explains.
     """
     from ...mllm.loading import load
-    from .drawing import text_encoder
+    from .painter import text_encoder
 
     text = text_encoder().eval()
     state = {name: tensor.float() for name, tensor in load_file(text_weights).items()}

@@ -59,6 +59,9 @@ class Pool:
     def caption(self, number: int) -> str:
         return scenes.single(self.seed, number, self.options).caption
 
+    def scene(self, number: int) -> scenes.Scene:
+        return scenes.single(self.seed, number, self.options).scene
+
     def _file(self, number: int) -> torch.Tensor:
         if number not in self._files:
             path = None if self.folder is None else self.folder / f"{number:05d}.safetensors"

@@ -159,7 +159,7 @@ def _begin_with(module: torch.nn.Module, part: str, weights: Path) -> None:
     """Trained weights of a part in place of the new ones. Raises `SqueezeError` when they are not its weights."""
     from safetensors.torch import load_file
 
-    files = {"flux": {"transformer.": "flux", "text.": "text"}}.get(part, {"": part})
+    files = {"flux": {"transformer.": "flux", "text.": "text"}, "mllm": {"mllm.": "mllm"}}.get(part, {"": part})
     parameters = dict(module.named_parameters())
     if not (weights / f"{part}.safetensors").is_file():
         raise SqueezeError(f'"{weights}" has no {part}.safetensors to begin with. Set another init, or none.')
@@ -230,19 +230,20 @@ def _save_vae(state: dict[str, torch.Tensor], weights: Path) -> None:
 
 
 def _as_checkpoint(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the output layer, which is the embedding."""
-    return {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
+    """The MLLM without its output layer, which is the embedding, and without what only training asks."""
+    return {name: tensor for name, tensor in _under("mllm.", state).items() if name != "lm_head.weight"}
 
 
 def _save_flux(state: dict[str, torch.Tensor], weights: Path) -> None:
     """FLUX, and apart from it the text encoder that it learned with, which only `beginning` needs."""
-    parts: dict[str, dict[str, torch.Tensor]] = {"transformer.": {}, "text.": {}, "places.": {}}
-    for name, tensor in state.items():
-        prefix = name.partition(".")[0] + "."
-        parts[prefix][name.removeprefix(prefix)] = tensor
-    parts["transformer."].pop(world.UNUSED)
-    _save(weights / "text.safetensors", parts["text."])
-    _save(weights / "flux.safetensors", parts["transformer."])
+    text, transformer = _under("text.", state), _under("transformer.", state)
+    transformer.pop(world.UNUSED)
+    _save(weights / "text.safetensors", text)
+    _save(weights / "flux.safetensors", transformer)
+
+
+def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _write_start(start: Path, weights: Path, paths: world.ToyWorldPaths, variant: Variant) -> None:

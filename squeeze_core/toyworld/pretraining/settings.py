@@ -21,7 +21,7 @@ class PartSettings(LoopSettings):
 
     init: str | None = None
 
-    max_turn: float = Field(default=29.0, ge=0, le=180)
+    max_turn: float = Field(default=20.0, ge=0, le=180)
     carrying: float = Field(default=0.1, ge=0, le=1)
     counts: tuple[float, float, float] = (0.75, 0.17, 0.08)
     plain_styles: bool = False
