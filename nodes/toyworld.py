@@ -25,7 +25,7 @@ class ToyWorldNode(io.ComfyNode):
             display_name="Toy World",
             category=CATEGORY,
             description="A tiny FLUX, VAE, InternVL and adapter of the real architectures: runs on a CPU in "
-            "seconds, no download. Its weights are untrained: expect noise-like pictures.",
+            "seconds, no download. It has seen toys only: give it its own pictures and words.",
             search_aliases=["demo models", "tiny FLUX", "test models"],
             inputs=[
                 io.Int.Input(

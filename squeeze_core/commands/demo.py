@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = "squeeze demo --reference picture.png --out demo"
 
-_PROMPT = "a photo of the toy, on a beach"
-_TOYS, _MOST, _LINE = (12, 10, 4), 4, 34
+_PROMPT = "a photo of the large toy, in the middle, on a beach"
+_TOYS, _MOST, _LINE = (4, 6, 0), 4, 34  # the first as in workflows/toy_world.json
+_CFG = 2.5
 # (tau_1, tau_2) and what it shows; above 1 means never.
 _GATES = (
     ((0.95, 0.85), "the paper's gate"),
@@ -65,7 +66,7 @@ def demo(
     asked = [(prompt or _PROMPT, own)] if own else _toys(prompt)
     if not own:
         write_picture(asked[0][1][0], out / "reference.png")
-    settings = replace(GENERATION, steps=steps, seed=seed)
+    settings = replace(GENERATION, steps=steps, seed=seed, true_cfg=_CFG)
     pipeline = SqueezePipeline.from_toy_world(toy)
     rows: list[list[tuple[GenerationResult, Gate]]] = []
     sheet: list[list[tuple[str, Image]]] = []

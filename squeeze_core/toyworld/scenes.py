@@ -280,9 +280,8 @@ class _Draw:
     def told(self, count: int) -> Told:
         told = Told(self.one_of(list(BACKGROUNDS)), self.weighted(self.options.styles))
         if count == 1:
-            place = self.one_of(list(PLACES)) if self.chance(0.8) else None
-            size = self.one_of(list(SIZES)) if self.chance(0.6) else None
-            return replace(told, place=place, size=size)
+            # Always: a FLUX as small as this one paints two half subjects where it has to choose.
+            return replace(told, place=self.one_of(list(PLACES)), size=self.one_of(list(SIZES)))
         return replace(told, relation=self.one_of(list(RELATIONS))) if count == 2 else told
 
     def pose(self, x: float, y: float, size: float) -> Pose:

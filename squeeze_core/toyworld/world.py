@@ -27,17 +27,15 @@ if TYPE_CHECKING:
 
     from ..mllm.backbone import Backbone
 
-VERSION = 3  # of the weights and files; a change of either makes a new folder
+VERSION = 4  # of the weights and files; a change of either makes a new folder
 NOTICES = {
-    True: "tiny models that have seen toys only: give them the toy world's pictures and its words",
+    True: "tiny models that have seen toys only: give them the toy world's pictures and words; shapes are ragged",
     False: "untrained weights: expect noise-like pictures; this shows that the machinery runs",
 }
 
 # Trained weights that belong to the package, bf16. `build` takes them once all parts are there.
 SHIPPED = Path(__file__).parent / "trained"
 PARTS = ("vae", "mllm", "flux", "adapter")
-# FLUX's weights for the pooled vector, which is zeros throughout: no gradient ever reaches them. Not shipped.
-UNUSED = "time_text_embed.text_embedder.linear_1.weight"
 _MANIFEST = "manifest.json"
 _KIND = "squeeze toy world"
 
@@ -186,13 +184,13 @@ def is_complete(folder: Path, seed: int = 0) -> bool:
 
 def _write(folder: Path, seed: int, weights: Path | None = None) -> None:
     paths = ToyWorldPaths(folder)
-    transformer = _trained(weights, "flux") or flux.state(seed)
+    transformer = trained_state(weights, "flux") or flux.state(seed)
     _save_for_diffusers(paths.flux, "FluxTransformer2DModel", flux.CONFIG, transformer)
     _save({key: tensor.contiguous() for key, tensor in bfl.to_bfl(transformer).items()}, paths.flux_file)
-    autoencoder = _trained(weights, "vae")
+    autoencoder = trained_state(weights, "vae")
     config = vae.CONFIG if autoencoder is None else vae.TRAINED_CONFIG
     _save_for_diffusers(paths.vae, "AutoencoderKL", config, autoencoder or vae.state(seed))
-    mllm.write(paths.mllm, seed, _trained(weights, "mllm"))
+    mllm.write(paths.mllm, seed, trained_state(weights, "mllm"))
     if weights is not None and (weights / "adapter.safetensors").is_file():
         shutil.copyfile(weights / "adapter.safetensors", paths.adapter)
     else:
@@ -210,7 +208,7 @@ def _write(folder: Path, seed: int, weights: Path | None = None) -> None:
     write_json(folder / _MANIFEST, manifest)
 
 
-def _trained(weights: Path | None, part: str) -> dict[str, torch.Tensor] | None:
+def trained_state(weights: Path | None, part: str) -> dict[str, torch.Tensor] | None:
     """The trained state dict of a part, float32, or None where there is none."""
     from safetensors.torch import load_file
 
@@ -219,7 +217,8 @@ def _trained(weights: Path | None, part: str) -> dict[str, torch.Tensor] | None:
         return None
     state = {name: tensor.float() for name, tensor in load_file(path).items()}
     if part == "flux":
-        state[UNUSED] = torch.zeros(flux_shapes(flux.CONFIG)[UNUSED])
+        shapes = flux_shapes(flux.CONFIG)
+        state.update({name: torch.zeros(shapes[name]) for name in flux.FOLDED})
     return state
 
 

@@ -4,12 +4,19 @@ import io as streams
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from comfy_server import PACK_FOLDER
 from comfy_workflow import workflow_to_prompt
 from PIL import Image
+
+from squeeze_core import toyworld
+from squeeze_core.commands import demo
+from squeeze_core.pipeline import SqueezePipeline
+from squeeze_core.toyworld.table import GENERATION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = sorted((CHECKOUT / "workflows").glob("*.json"))
@@ -246,7 +253,7 @@ def test_the_note_says_what_it_does_and_where_files_go(path):
     assert len(notes) == 1
     text = notes[0]
     if path.stem == "toy_world":
-        assert "untrained" in text and "no download" in text
+        assert "toys only" in text and "no download" in text
         return
     assert "**non-commercial**" in text
     for node in read(path)["nodes"]:
@@ -275,6 +282,13 @@ def test_the_toy_world_runs(server, example):
     picture = Image.open(streams.BytesIO(server.image(outputs[saved]["images"][0])))
     assert picture.size == (128, 128)
     assert all(outputs[name]["images"] for name in of_type(prompt, "PreviewImage"))
+
+    text, references = demo._toys(None)[0]
+    assert prompt[of_type(prompt, "SqueezeEncode")[0]]["inputs"]["text"] == text
+    settings = replace(GENERATION, true_cfg=demo._CFG, seed=0)
+    (same,) = SqueezePipeline.from_toy_world(toyworld.load()).generate(text, references, settings).images
+    apart = np.abs(np.asarray(picture).astype(int) - np.asarray(same).astype(int))
+    assert apart.mean() < 1, "squeeze demo's first picture"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.stem != "toy_world"], ids=lambda path: path.stem)

@@ -1,5 +1,7 @@
 """The toy models: the real architectures, read by the real libraries, with every part in use."""
 
+import copy
+
 import pytest
 import torch
 from PIL import Image
@@ -8,8 +10,8 @@ from safetensors.torch import load_file
 from squeeze_core import bfl, toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.mllm import Prompt
+from squeeze_core.toyworld import flux, vae
 from squeeze_core.toyworld import mllm as toy_mllm
-from squeeze_core.toyworld import vae
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -160,3 +162,17 @@ def test_the_lora_fits_the_transformer_and_changes_it(toy):
     adapted = FluxTransformer2DModel.from_pretrained(toy.paths.flux, local_files_only=True)
     adapted.load_lora_adapter(dict(toy.adapter.lora), prefix="transformer")
     assert 0.01 < relative(velocity(adapted), base) < 1
+
+
+def test_a_folded_flux_is_the_same_at_the_guidance_that_it_learned_with(toy):
+    """In bf16, with zeros for what was dropped, as it is shipped and loaded."""
+    state = {name: tensor.bfloat16().float() for name, tensor in toy.transformer.state_dict().items()}
+    folded = {name: tensor.bfloat16().float() for name, tensor in flux.folded(state, 1.5).items()}
+    assert {*state} - {*folded} == {*flux.FOLDED}
+    whole, lighter = copy.deepcopy(toy.transformer), copy.deepcopy(toy.transformer)
+    whole.load_state_dict(state)
+    lighter.load_state_dict({name: torch.zeros_like(state[name]) for name in flux.FOLDED} | folded)
+    given = {"pooled": torch.zeros(1, 768), "guidance": 1.5}
+    assert (velocity(lighter, **given) - velocity(whole, **given)).abs().max() < 1e-3
+    assert relative(velocity(whole, **given), velocity(whole, **given | {"guidance": 3.0})) > 0.01
+    assert torch.equal(velocity(lighter, **given), velocity(lighter, pooled=torch.ones(1, 768), guidance=3.0))

@@ -135,13 +135,13 @@ def test_flux_learns_where_its_tokens_stand_and_what_they_show(drawing):
     drawing.module.load_state_dict(state)
     before, after = losses[0], losses[-1]
     assert before["misplaced"] > 1.9 and after["misplaced"] < 1.0, "chance is log 8, 2.08"
-    assert before["misshapen"] > 0.5 and after["misshapen"] < 0.25
-    assert before["miscoloured"] > 0.5 and after["miscoloured"] < 0.25
+    assert after["misshapen"] < 0.5 * before["misshapen"]
+    assert after["miscoloured"] < 0.5 * before["miscoloured"]
 
 
 def test_what_tokens_show_is_the_picture_of_the_subject():
-    one = scenes.single(0, 3)
-    assert "red shaded ring" in one.caption
+    alone = (scenes.single(0, i) for i in range(100))
+    one = next(each for each in alone if "shaded circle" in each.caption and len(each.scene.subjects) == 1)
     tokens = painter.shown(one.scene).float()
     planes = [part.view(8, 8, 4, 4).permute(0, 2, 1, 3).reshape(32, 32) for part in tokens.split(16, 1)]
     covered, second, *colours = planes

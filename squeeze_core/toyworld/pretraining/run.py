@@ -24,7 +24,7 @@ from ...training.checkpoint import Checkpoints, read_tensors
 from ...training.config import changed, load_config, read_yaml
 from ...training.loop import Progress, RunResult, Trainer
 from ...training.state import AVERAGE, WEIGHTS
-from .. import world
+from .. import flux, world
 from .beginning import VARIANTS
 from .settings import PARTS, FluxSettings, MLLMSettings, VAESettings, parse
 
@@ -157,17 +157,15 @@ def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyW
 @torch.no_grad()
 def _begin_with(module: torch.nn.Module, part: str, weights: Path) -> None:
     """Trained weights of a part in place of the new ones. Raises `SqueezeError` when they are not its weights."""
-    from safetensors.torch import load_file
-
     files = {"flux": {"transformer.": "flux", "text.": "text"}, "mllm": {"mllm.": "mllm"}}.get(part, {"": part})
     parameters = dict(module.named_parameters())
     if not (weights / f"{part}.safetensors").is_file():
         raise SqueezeError(f'"{weights}" has no {part}.safetensors to begin with. Set another init, or none.')
     for prefix, name in files.items():
-        path = weights / f"{name}.safetensors"
-        for key, tensor in (load_file(path) if path.is_file() else {}).items():
+        for key, tensor in (world.trained_state(weights, name) or {}).items():
             into = parameters.get(prefix + key)
             if into is None or into.shape != tensor.shape:
+                path = weights / f"{name}.safetensors"
                 raise SqueezeError(f'"{path}" is of another model: {key} does not fit. Set another init, or none.')
             into.copy_(tensor)
 
@@ -185,7 +183,7 @@ def _keep(part: str, out: Path, settings: Any) -> None:
         keepers: dict[str, Callable[[], None]] = {
             "vae": lambda: _save_vae(state, weights),
             "mllm": lambda: _save(weights / "mllm.safetensors", _as_checkpoint(state)),
-            "flux": lambda: _save_flux(state, weights),
+            "flux": lambda: _save_flux(state, weights, settings.guidance),
         }
         keepers[part]()
     record = weights / "made_by.json"
@@ -234,12 +232,10 @@ def _as_checkpoint(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in _under("mllm.", state).items() if name != "lm_head.weight"}
 
 
-def _save_flux(state: dict[str, torch.Tensor], weights: Path) -> None:
+def _save_flux(state: dict[str, torch.Tensor], weights: Path, guidance: float) -> None:
     """FLUX, and apart from it the text encoder that it learned with, which only `beginning` needs."""
-    text, transformer = _under("text.", state), _under("transformer.", state)
-    transformer.pop(world.UNUSED)
-    _save(weights / "text.safetensors", text)
-    _save(weights / "flux.safetensors", transformer)
+    _save(weights / "text.safetensors", _under("text.", state))
+    _save(weights / "flux.safetensors", flux.folded(_under("transformer.", state), guidance))
 
 
 def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
