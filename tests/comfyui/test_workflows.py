@@ -284,7 +284,7 @@ def test_the_toy_world_runs(server, example):
     assert all(outputs[name]["images"] for name in of_type(prompt, "PreviewImage"))
 
     text, references = demo._toys(None)[0]
-    assert prompt[of_type(prompt, "SqueezeEncode")[0]]["inputs"]["text"] == text
+    assert prompt[of_type(prompt, "SqueezeEncode")[0]]["inputs"]["prompt"] == text
     settings = replace(GENERATION, true_cfg=demo._CFG, seed=0)
     (same,) = SqueezePipeline.from_toy_world(toyworld.load()).generate(text, references, settings).images
     apart = np.abs(np.asarray(picture).astype(int) - np.asarray(same).astype(int))
