@@ -89,6 +89,9 @@ def test_the_same_command_gives_the_same_picture_and_options_change_it(squeeze, 
 
     first = made()
     assert np.array_equal(made(), first)
+    # This FLUX knows one guidance only, so it is seen in the notes and not in the pixels.
+    assert np.array_equal(made("--guidance", 5), first)
+    assert json.loads(Image.open(tmp_path / "out.png").text["squeeze"])["guidance"] == 5
     for options in (
         ("--seed", 1),
         ("--tau-1", 0, "--tau-2", 0),
