@@ -30,6 +30,12 @@ def caption(scene: Scene, told: Told) -> str:
     return _sentence(names, told)
 
 
+def introduction(scene: Scene, told: Told) -> str:
+    """Who is meant, then the prompt: "a red and blue striped star. a photo of the small toy, at the top, ..."."""
+    (subject,) = scene.subjects
+    return f"{description(subject.identity)}. {prompt('one', [subject.identity], told)}"
+
+
 def prompt(kind: str, identities: Sequence[Identity], told: Told) -> str:
     """A request that tells place, background, size, relation and style, and never who the subject is.
 

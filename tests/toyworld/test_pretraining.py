@@ -18,13 +18,14 @@ from squeeze_core import flux as flux_model
 from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.mllm import Prompt
-from squeeze_core.toyworld import measures, mllm, scenes, table, vae
+from squeeze_core.toyworld import flux, language, measures, mllm, scenes, table, vae
 from squeeze_core.toyworld.examples import ToyExamples
 from squeeze_core.toyworld.pretraining import beginning, painter, run
 from squeeze_core.toyworld.pretraining.autoencoder import VAETask, at_flux_scale
 from squeeze_core.toyworld.pretraining.captioning import DESCRIBE, CaptioningTask, pixel_values
 from squeeze_core.toyworld.pretraining.drawing import DrawingTask
-from squeeze_core.toyworld.pretraining.pool import Pool
+from squeeze_core.toyworld.pretraining.pool import Singles, Twins
+from squeeze_core.toyworld.pretraining.questions import answers
 from squeeze_core.toyworld.pretraining.settings import FluxSettings, MLLMSettings, VAESettings
 from squeeze_core.toyworld.reading import read
 from squeeze_core.training.config import load_config
@@ -57,7 +58,8 @@ def drawing(toy):
     from diffusers import AutoencoderKL
 
     autoencoder = AutoencoderKL(**vae.TRAINED_CONFIG)
-    return DrawingTask(FluxSettings(part="flux", pool=16, **LOOP), autoencoder, toy.mllm.tokenizer)
+    settings = FluxSettings(part="flux", pool=16, twins=0.5, twin_pool=16, **LOOP)
+    return DrawingTask(settings, autoencoder, toy.mllm.tokenizer)
 
 
 def test_the_vae_learns_to_give_a_batch_back():
@@ -83,8 +85,10 @@ def test_a_sample_is_a_function_of_its_index_alone(request, name):
         length = int((alone["weights"][0] > 0).nonzero().max()) + 1
         assert torch.equal(together["ids"][1, :length], alone["ids"][0, :length])
     else:
-        assert together["numbers"][1] == alone["numbers"][0]
-        assert torch.equal(together["noise"][1], alone["noise"][0]) and together["sigma"][1] == alone["sigma"][0]
+        (alone,) = alone
+        same = next(part for part in together if part.texts[-1] == alone.texts[0])
+        for name in ("latents", "noise", "sigma", "shown", "who"):
+            assert torch.equal(getattr(same, name)[-1:], getattr(alone, name)), name
 
 
 def test_the_mllm_is_trained_on_the_very_tokens_and_nearly_the_pixels_that_encode_makes(captioning, toy):
@@ -123,12 +127,14 @@ def test_flux_learns_where_its_tokens_stand_and_what_they_show(drawing):
     state = {name: value.clone() for name, value in drawing.module.state_dict().items()}
     optimizer = torch.optim.AdamW(drawing.module.parameters(), 2e-3)
     ids = [drawing._ids("a photo of a red star, in the middle, on a beach")] * 4
-    truth = torch.stack([painter.shown(scenes.single(0, 3).scene)] * 4).float()
+    scene = scenes.single(0, 3).scene
+    truth = torch.stack([painter.shown(scene)] * 4).float()
+    who = torch.tensor([answers(scene)] * 4)
     losses = []
     for _ in range(60):
         context, present = drawing._context(ids, [False] * 4)
         drawing._velocity(torch.randn(4, 16, 16, 16), torch.ones(4), context, present)
-        losses.append(drawing.module.asked(truth))
+        losses.append(drawing.module.asked(truth, who))
         sum(losses[-1].values()).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -137,6 +143,45 @@ def test_flux_learns_where_its_tokens_stand_and_what_they_show(drawing):
     assert before["misplaced"] > 1.9 and after["misplaced"] < 1.0, "chance is log 8, 2.08"
     assert after["misshapen"] < 0.5 * before["misshapen"]
     assert after["miscoloured"] < 0.5 * before["miscoloured"]
+    assert after["mistaken"] < 0.5 * before["mistaken"]
+
+
+def test_a_twin_is_painted_from_its_other_picture_and_a_prompt_that_does_not_tell_who_it_is(drawing):
+    parts = drawing.batch(range(16))
+    single, twin = parts
+    assert single.latents.shape[1] == 1 and twin.latents.shape[1] == 2
+    assert 4 <= len(twin.texts) <= 12 and len(single.texts) + len(twin.texts) == 16
+    assert all("the " in text and "toy" in text and ". " not in text for text in twin.texts)
+    introduced = [text for text in single.texts if ". a photo of the" in text]
+    assert 0 < len(introduced) < len(single.texts) and all("toy" in text for text in introduced)
+    loss, numbers = drawing.loss([twin])
+    assert numbers["unrecognised"] > 1.5, "guessing gives the mean of log 8, log 10, log 5 and log 11, 2.1"
+    loss.backward()
+    assert all(readout[1].weight.grad.abs().sum() > 0 for readout in drawing.module.who)
+    assert drawing.module.transformer.x_embedder.weight.grad.abs().sum() > 0
+    drawing.module.zero_grad()
+
+
+def test_both_pictures_of_a_twin_show_the_same_toy(drawing):
+    pool = Twins(16, 0, scenes.WorldOptions(), drawing.vae)
+    for number in range(16):
+        (target, other), _ = pool._sample(number)
+        (wanted,), (seen,) = target.subjects, other.subjects
+        assert wanted.identity == seen.identity and wanted.pose != seen.pose
+        assert answers(target)[:4] == answers(other)[:4]
+    many = scenes.single(0, 0, scenes.WorldOptions(counts=(0, 1, 0))).scene
+    assert set(answers(many)) == {-100}
+
+
+def test_a_twin_in_sight_is_heard(drawing):
+    state = {name: value.clone() for name, value in drawing.module.state_dict().items()}
+    drawing.module.transformer.load_state_dict(flux.state(1))  # begun with closed gates
+    seen = np.stack([scenes.render(scenes.single(0, i).scene) for i in range(2)])
+    prompts = ["a photo of the small toy, at the top, on a beach"] * 2
+    pictures = drawing.paint(prompts, 0, steps=2, twins=seen)
+    other = drawing.paint(prompts, 0, steps=2, twins=seen[::-1].copy())
+    drawing.module.load_state_dict(state)
+    assert not np.array_equal(pictures, other)
 
 
 def test_what_tokens_show_is_the_picture_of_the_subject():
@@ -168,16 +213,16 @@ def test_the_mllm_is_asked_what_pictures_of_one_toy_show(captioning):
 
 
 def test_the_pool_is_encoded_once_and_a_broken_file_again(drawing, tmp_path):
-    pools = [Pool(8, 0, scenes.WorldOptions(), drawing.vae, tmp_path) for _ in range(3)]
+    pools = [Singles(8, 0, scenes.WorldOptions(), drawing.vae, tmp_path) for _ in range(3)]
     pools[0].fill()
     (file,) = tmp_path.rglob("*.safetensors")
     written = file.stat().st_mtime_ns
     assert torch.equal(pools[1].latents(3), pools[0].latents(3)) and file.stat().st_mtime_ns == written
     file.write_bytes(file.read_bytes()[:100])
     assert torch.equal(pools[2].latents(3), pools[0].latents(3)) and file.stat().st_mtime_ns != written
-    kept = Pool(8, 0, scenes.WorldOptions(), drawing.vae)  # in memory alone
+    kept = Singles(8, 0, scenes.WorldOptions(), drawing.vae)  # in memory alone
     assert torch.equal(kept.latents(3), pools[0].latents(3))
-    assert Pool(8, 1, scenes.WorldOptions(), drawing.vae, tmp_path).folder != pools[0].folder
+    assert Singles(8, 1, scenes.WorldOptions(), drawing.vae, tmp_path).folder != pools[0].folder
 
 
 def test_padded_captions_paint_what_they_paint_alone(drawing):
@@ -222,7 +267,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(beginning, "CAPTIONS", 40)
         for part in run.ORDER:
-            run.train_part(part, out, changes=(*changes, "pool=16") if part == "flux" else changes)
+            run.train_part(part, out, changes=(*changes, "pool=16", "twin_pool=16") if part == "flux" else changes)
     return out
 
 
@@ -234,6 +279,25 @@ def test_all_parts_make_a_trained_toy_world_of_at_most_24_megabytes(made):
     assert json.loads((made / "world" / "manifest.json").read_text())["trained"] is True
     world.adapter.config.check_mllm(world.mllm.identity)
     assert world.vae.config.norm_num_groups == vae.TRAINED_CONFIG["norm_num_groups"]
+
+
+@torch.no_grad()
+def test_a_projector_is_fitted_to_who_a_picture_shows(made, toy):
+    text = painter.text_encoder().eval()
+    words = toy.mllm.tokenizer
+    pair = scenes.pair(0, 5, beginning._LONE)
+    prompt, target = beginning._shown(5, toy.mllm, text)
+    assert prompt.text == pair.prompt and len(prompt.images) == 1
+    encoded = toy.mllm.encode(prompt)
+    assert len(target) == encoded.tokens
+    introduction = language.introduction(pair.target, pair.told)
+    said = text(input_ids=torch.tensor([words(introduction)["input_ids"]])).last_hidden_state[0]
+    who = language.description(pair.target.subjects[0].identity)
+    mean = said[1 : len(words(who)["input_ids"])].mean(0)
+    assert torch.allclose(target[encoded.image_mask], mean.expand(mllm.IMAGE_TOKENS, -1))
+    spoken = target[~encoded.image_mask]
+    spoken = spoken[spoken.abs().sum(1) > 0]
+    assert torch.equal(spoken, said[-len(words(pair.prompt)["input_ids"]) :])
 
 
 def test_weights_that_are_shipped_are_what_everyone_builds(made, tmp_path, monkeypatch):
@@ -285,7 +349,7 @@ def test_a_part_may_begin_with_earlier_weights(made, tmp_path, part):
     for name in ("vae", "mllm", "flux", "text"):
         (tmp_path / "weights").mkdir(exist_ok=True)
         shutil.copy(made / "weights" / f"{name}.safetensors", tmp_path / "weights")
-    pool = ("pool=16",) if part == "flux" else ()
+    pool = ("pool=16", "twin_pool=16") if part == "flux" else ()
     run.train_part(part, tmp_path, changes=(*steps, *pool, f"init={made / 'weights'}"))
     before, after = (load_file(folder / "weights" / f"{part}.safetensors") for folder in (made, tmp_path))
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-6) for name in before)

@@ -16,26 +16,16 @@ from ...mllm.prompt import chat_text
 from ...training.draws import Draws
 from ...training.task import Task
 from .. import language, mllm, scenes
-from ..backgrounds import BACKGROUNDS
-from ..figures import COLOURS, PATTERNS, SHAPES
+from .questions import IGNORED, WHERE, WHO, answers, misread
 from .settings import MLLMSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DESCRIBE = "Describe the picture."
-_IGNORED = -100
 _PICTURE = f"<img>{'<IMG_CONTEXT>' * mllm.IMAGE_TOKENS}</img>\n"  # as `InternVL.pictures` writes one tile
 _PAD = "<|endoftext|>"
 _SEEN = 0.5  # weight of the loss on what the picture's tokens tell
-# What a picture of one subject is asked for, and the answers; a plain subject has no second colour.
-_QUESTIONS: dict[str, tuple[str | None, ...]] = {
-    "shape": tuple(SHAPES),
-    "colour": tuple(COLOURS),
-    "pattern": tuple(PATTERNS),
-    "second": (None, *COLOURS),
-    "background": tuple(BACKGROUNDS),
-}
 
 
 class Reader(nn.Module):
@@ -51,8 +41,8 @@ class Reader(nn.Module):
         self.mllm = model
         self.questions = nn.ModuleDict(
             {
-                name: nn.Sequential(nn.LayerNorm(mllm.HIDDEN), nn.Linear(mllm.HIDDEN, len(answers)))
-                for name, answers in _QUESTIONS.items()
+                name: nn.Sequential(nn.LayerNorm(mllm.HIDDEN), nn.Linear(mllm.HIDDEN, len(choices)))
+                for name, choices in (WHO | WHERE).items()
             }
         )
         self._tokens: torch.Tensor | None = None
@@ -70,20 +60,8 @@ class Reader(nn.Module):
         mean = self._tokens.float().mean(1)
         self._tokens = None
         guesses = [readout(mean) for readout in self.questions.values()]
-        asked = (truth[:, 0] != _IGNORED).sum().clamp(min=1)
-        losses = [
-            F.cross_entropy(guess, truth[:, i], ignore_index=_IGNORED, reduction="sum") / asked
-            for i, guess in enumerate(guesses)
-        ]
-        return torch.stack(losses).mean(), (guesses[0].argmax(-1) == truth[:, 0]).sum() / asked
-
-
-def _answers(scene: scenes.Scene) -> list[int]:
-    """Numbers of the answers to `_QUESTIONS`, -100 each for a scene that shows more than one subject."""
-    if len(scene.subjects) != 1 or scene.subjects[0].identity.shape not in SHAPES:
-        return [_IGNORED] * len(_QUESTIONS)
-    shown = {**vars(scene.subjects[0].identity), "background": scene.background}
-    return [answers.index(shown[name]) for name, answers in _QUESTIONS.items()]
+        asked = (truth[:, 0] != IGNORED).sum().clamp(min=1)
+        return misread(guesses, truth), (guesses[0].argmax(-1) == truth[:, 0]).sum() / asked
 
 
 class CaptioningTask(Task):
@@ -121,7 +99,7 @@ class CaptioningTask(Task):
             ids[row, : len(tokens)], weights[row, : len(tokens)] = torch.tensor(tokens), torch.tensor(weight)
         shown = [scene for _, _, references in asked for scene in references]
         pixels = torch.from_numpy(np.stack([scenes.render(scene) for scene in shown])).permute(0, 3, 1, 2)
-        truth = torch.tensor([_answers(scene) for scene in shown])
+        truth = torch.tensor([answers(scene) for scene in shown])
         return {"ids": ids, "weights": weights, "pixels": pixels, "truth": truth}
 
     def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:

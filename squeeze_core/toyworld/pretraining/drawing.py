@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from ...sigmas import sigmas as noise_levels
 from ...training.draws import Draws
 from ...training.task import Task
 from .. import flux, scenes, vae
-from .painter import COLOURS, PLACES, SHAPES, Painter, shown
-from .pool import Pool
+from .painter import WEIGHTS, Painter, shown
+from .pool import Pool, Singles, Twins, encoded
+from .questions import answers
 from .settings import FluxSettings
 
 if TYPE_CHECKING:
@@ -33,10 +35,32 @@ SAMPLING_STEPS = 24
 _UPWARDS = 0.6
 
 
-class DrawingTask(Task):
-    """Rectified-flow loss on single scenes with their captions; a share of them without text.
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one pool.
 
-    autoencoder: the trained VAE, frozen. words: the toy world's tokenizer. folder: for the latents of the pool
+    latents: [b, scenes, 16, 16, 16] raw, the one to paint first. noise: [b, 16, 16, 16]. sigma: [b], 1 is noise.
+    without: which have no text. shown: [b, 64, features], by the picture's tokens, see `painter.shown`.
+    who: [b, questions], see `questions.answers`.
+    """
+
+    latents: torch.Tensor
+    texts: list[str]
+    noise: torch.Tensor
+    sigma: torch.Tensor
+    without: list[bool]
+    shown: torch.Tensor
+    who: torch.Tensor
+
+
+class DrawingTask(Task):
+    """Rectified-flow loss on single scenes with their captions, and on twins; a share of both without text.
+
+    A twin is painted from a prompt that does not tell who it is, with another picture of the same toy in sight as
+    clean tokens. The real FLUX can repeat a subject across the panels of one picture before anybody trains it to
+    (Huang et al., "In-Context LoRA for Diffusion Transformers", 2024); this one has to be taught.
+
+    autoencoder: the trained VAE, frozen. words: the toy world's tokenizer. folder: for the latents of the pools
     that pictures are drawn from, see `Pool`.
     """
 
@@ -57,74 +81,114 @@ class DrawingTask(Task):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.draws.integer("initial weights", 0, 2**62))
             self.module = Painter(FluxTransformer2DModel(**flux.CONFIG))
-        self.pool = Pool(settings.pool, settings.seed, settings.world(), self.vae, folder)
-        self._ids_of: dict[int, torch.Tensor] = {}
-        self._shown_by: dict[int, torch.Tensor] = {}
+        world = settings.world()
+        self.singles = Singles(settings.pool, settings.seed, world, self.vae, folder)
+        self.twins = Twins(settings.twin_pool if settings.twins else 0, settings.seed, world, self.vae, folder)
+        self._ids_of: dict[str, torch.Tensor] = {}
+        self._truth_of: dict[tuple[Pool, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def to(self, device: torch.device) -> None:
         super().to(device)
         self.vae.to(device)
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
-        """numbers: of the pool. noise [b, 16, 16, 16], sigma [b], without: which have no text; shown
-        [b, 64, features]: by the picture's tokens, see `painter.shown`.
-        """
+    def fill(self, process: int = 0, processes: int = 1) -> None:
+        """Encode what the pools lack, as one of several processes."""
+        for pool in (self.singles, self.twins):
+            pool.fill(process, processes)
+
+    def batch(self, indices: Sequence[int]) -> list[Batch]:
+        """One batch of singles and one of twins, without empty ones."""
+        twins = [index for index in indices if self.draws.chance("twins", index, self.settings.twins)]
+        singles = [index for index in indices if index not in twins]
+        return [
+            self._batch(pool, chosen) for pool, chosen in ((self.singles, singles), (self.twins, twins)) if chosen
+        ]
+
+    def _batch(self, pool: Pool, indices: Sequence[int]) -> Batch:
         settings, draws = self.settings, self.draws
         side = scenes.SIDE // flux_model.DOWNSCALE
         # In pictures as plain as these, colour and shape are decided where nearly all is noise; what is left when
         # little is, the VAE's decoder forgives. So a quarter lies above 0.95, a twelfth below 0.3.
         sigmas = [math.cos(math.pi / 2 * draws.spread("sigma", index)) ** _UPWARDS for index in indices]
-        numbers = [draws.shuffled("pool", index, settings.pool) for index in indices]
-        return {
-            "numbers": numbers,
-            "noise": torch.stack([draws.normal("noise", index, (16, side, side)) for index in indices]),
-            "sigma": torch.tensor(sigmas, dtype=torch.float32),
-            "without": [draws.chance("textless", index, settings.textless) for index in indices],
-            "shown": torch.stack([self._shown_in_pool(number) for number in numbers]),
-        }
+        numbers = [draws.shuffled("pool", index, pool.size) for index in indices]
+        truth = [self._truth(pool, number) for number in numbers]
+        return Batch(
+            latents=torch.stack([pool.latents(number) for number in numbers]),
+            texts=[pool.text(number) for number in numbers],
+            noise=torch.stack([draws.normal("noise", index, (16, side, side)) for index in indices]),
+            sigma=torch.tensor(sigmas, dtype=torch.float32),
+            without=[draws.chance("textless", index, settings.textless) for index in indices],
+            shown=torch.stack([shows for shows, _ in truth]),
+            who=torch.stack([who for _, who in truth]),
+        )
 
-    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
-        config = vae.TRAINED_CONFIG
-        raw = torch.stack([self.pool.latents(number) for number in batch["numbers"]])
-        latents = (raw.to(self.device, torch.float32) - config["shift_factor"]) * config["scaling_factor"]
-        ids = [self._ids_of_pool(number) for number in batch["numbers"]]
-        context, present = self._context(ids, batch["without"])
-        noise, sigma = batch["noise"].to(self.device), batch["sigma"].to(self.device)
+    def loss(self, batch: list[Batch]) -> tuple[torch.Tensor, dict[str, float]]:
+        total = sum(len(part.texts) for part in batch)
+        losses: list[torch.Tensor] = []
+        numbers: dict[str, float] = {"drawn": 0.0, "twins_drawn": 0.0, "unrecognised": 0.0}
+        for part in batch:
+            share = len(part.texts) / total
+            errors, asked = self._errors(part)
+            readouts = sum(WEIGHTS[name] * loss for name, loss in asked.items())
+            losses.append(share * (errors + readouts))
+            told = {name: float(loss.detach()) for name, loss in asked.items()}
+            if part.latents.shape[1] > 1:
+                numbers |= {"twins_drawn": float(errors.detach()), "unrecognised": told["unrecognised"]}
+                numbers["twins_mistaken"] = told["mistaken"]
+            else:
+                numbers |= {"drawn": float(errors.detach()), **told}
+        return torch.stack(losses).sum(), numbers
+
+    def _errors(self, part: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean square error of the velocity, and the losses of the readouts."""
+        picture, *twin = self._scaled(part.latents.to(self.device, torch.float32)).unbind(1)
+        context, present = self._context([self._ids(text) for text in part.texts], part.without)
+        noise, sigma = part.noise.to(self.device), part.sigma.to(self.device)
         at = sigma[:, None, None, None]
-        predicted = self._velocity((1 - at) * latents + at * noise, sigma, context, present)
-        errors = (predicted - (noise - latents)).square().flatten(1).mean(1)
-        late = sigma < 0.5
-        asked = self.module.asked(batch["shown"].to(self.device, torch.float32))
-        numbers = {"late": float(errors[late].mean().detach()) if late.any() else 0.0}
-        numbers |= {"drawn": float(errors.mean().detach())}
-        numbers |= {name: float(loss.detach()) for name, loss in asked.items()}
-        readouts = PLACES * asked["misplaced"] + SHAPES * asked["misshapen"] + COLOURS * asked["miscoloured"]
-        return errors.mean() + readouts, numbers
+        noisy = (1 - at) * picture + at * noise
+        predicted = self._velocity(noisy, sigma, context, present, tuple(twin))
+        asked = self.module.asked(part.shown.to(self.device, torch.float32), part.who.to(self.device))
+        return (predicted - (noise - picture)).square().mean(), asked
 
     @torch.no_grad()
     def sample(self, step: int) -> dict[str, Image]:
-        """Eight captions that are not trained on, painted; above them what they should show."""
+        """What is not trained on, painted: eight captions, above them what they should show; and twins, above them
+        the picture that was in sight.
+        """
         from PIL import Image
 
-        wanted = [scenes.single(self.settings.seed + 1, i, self.settings.world()) for i in range(8)]
+        world = self.settings.world()
+        wanted = [scenes.single(self.settings.seed + 1, i, world) for i in range(8)]
         painted = self.paint([one.caption for one in wanted], seed=0)
-        rows = ([scenes.render(one.scene) for one in wanted], list(painted))
+        rows = [[scenes.render(one.scene) for one in wanted], list(painted)]
+        if self.settings.twins:
+            pairs = [
+                scenes.pair(self.settings.seed + 1, i, replace(world, kinds=(("one", 1.0),))) for i in range(8)
+            ]
+            seen = np.stack([scenes.render(pair.references[0]) for pair in pairs])
+            rows += [list(seen), list(self.paint([pair.prompt for pair in pairs], seed=0, twins=seen))]
         return {"pictures": Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows]))}
 
     @torch.no_grad()
     def paint(
-        self, captions: Sequence[str], seed: int, steps: int = SAMPLING_STEPS, cfg: float = 1.0
+        self,
+        captions: Sequence[str],
+        seed: int,
+        steps: int = SAMPLING_STEPS,
+        cfg: float = 1.0,
+        twins: np.ndarray | None = None,
     ) -> np.ndarray:
-        """[n, 128, 128, 3] uint8. cfg: of classifier-free guidance; 1 is none."""
+        """[n, 128, 128, 3] uint8. cfg: of classifier-free guidance; 1 is none. twins: pictures in sight, alike."""
         side = scenes.SIDE
         ids = [self._ids(caption) for caption in captions]
         context, present = self._context(ids, [False] * len(ids))
         empty, alone = self._context(ids, [True] * len(ids))
         noise = flux_model.seeded_noise(seed, len(ids), 16, side, side).to(self.device)
+        seen = () if twins is None else (self._scaled(encoded(self.vae, twins).to(self.device, torch.float32)),)
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
             sigma = sigmas[step].expand(len(ids)).to(self.device)
-            told = self._velocity(latents, sigma, context, present)
+            told = self._velocity(latents, sigma, context, present, seen)
             if cfg == 1.0:
                 return told
             untold = self._velocity(latents, sigma, empty, alone)
@@ -137,13 +201,24 @@ class DrawingTask(Task):
         return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
     def identity(self) -> dict[str, Any]:
-        return {**self.settings.task_identity(), "vae": self.pool.vae_hash}
+        return {**self.settings.task_identity(), "vae": self.singles.vae_hash}
+
+    @staticmethod
+    def _scaled(raw: torch.Tensor) -> torch.Tensor:
+        return (raw - vae.TRAINED_CONFIG["shift_factor"]) * vae.TRAINED_CONFIG["scaling_factor"]
 
     def _velocity(
-        self, latents: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, present: torch.Tensor
+        self,
+        latents: torch.Tensor,
+        sigma: torch.Tensor,
+        context: torch.Tensor,
+        present: torch.Tensor,
+        twins: tuple[torch.Tensor, ...] = (),
     ) -> torch.Tensor:
         pooled = latents.new_zeros(1, flux.CONFIG["pooled_projection_dim"])
-        heard = flux_model.Conditioning(context, pooled, self.settings.guidance, present=present)
+        heard = flux_model.Conditioning(
+            context, pooled, self.settings.guidance, references=twins, placement="index", present=present
+        )
         return flux_model.velocity(self.module.transformer, latents, sigma, heard)
 
     def _context(
@@ -161,15 +236,13 @@ class DrawingTask(Task):
         context = context * (tokens & heard[:, None])[..., None].to(self.device)
         return context, tokens.to(self.device)
 
-    def _ids_of_pool(self, number: int) -> torch.Tensor:
-        if number not in self._ids_of:
-            self._ids_of[number] = self._ids(self.pool.caption(number))
-        return self._ids_of[number]
+    def _truth(self, pool: Pool, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if (pool, number) not in self._truth_of:
+            scene = pool.scene(number)
+            self._truth_of[pool, number] = shown(scene), torch.tensor(answers(scene))
+        return self._truth_of[pool, number]
 
-    def _shown_in_pool(self, number: int) -> torch.Tensor:
-        if number not in self._shown_by:
-            self._shown_by[number] = shown(self.pool.scene(number))
-        return self._shown_by[number]
-
-    def _ids(self, caption: str) -> torch.Tensor:
-        return torch.tensor(self.words(caption)["input_ids"])
+    def _ids(self, text: str) -> torch.Tensor:
+        if text not in self._ids_of:
+            self._ids_of[text] = torch.tensor(self.words(text)["input_ids"])
+        return self._ids_of[text]

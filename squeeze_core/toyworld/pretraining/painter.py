@@ -2,7 +2,7 @@
 
 Diffusion transformers learn several times faster when blocks in the middle are asked for what a clean picture's
 tokens show (Yu et al., "Representation Alignment for Generation", ICLR 2025, with a pretrained encoder's features).
-Here the world itself tells it: where a token stands, and which of its cells the subject covers.
+Here the world itself tells it: where a token stands, which of its cells the subject covers, and who it is.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from torch import nn
 
 from ... import flux as flux_model
 from .. import flux, scenes, tokenizer
+from .questions import WHO, misread
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
-PLACES, SHAPES, COLOURS = 0.3, 1.0, 2.0  # weights of the losses
+# Of the losses of `Painter.asked`, beside 1 of the picture.
+WEIGHTS = {"misplaced": 0.3, "misshapen": 1.0, "miscoloured": 2.0, "mistaken": 0.3, "unrecognised": 0.3}
 _ROWS = scenes.SIDE // flux_model.DOWNSCALE // flux_model.PATCH  # of tokens, and columns
 _CELLS = 4  # a side of a token
 _MASKS = 2 * _CELLS**2
+_ANSWERS = [len(choices) for choices in WHO.values()]
 _FAST = 14  # of an axis' dimensions: seven pairs, the slowest of which turns by 0.14 a token
 _WIDTH = flux.CONFIG["num_attention_heads"] * flux.CONFIG["attention_head_dim"]
 _T5: dict[str, Any] = {
@@ -49,6 +52,9 @@ class Painter(nn.Module):
     shapes: which cells of each token a subject covers, and which show its second colour, behind the last double
         block and all single blocks but the last. Within 500 steps the masks have corners.
     colours: of the cells, behind the single blocks.
+    who: shape, colours and pattern of a lone subject, from the mean of a picture's tokens, behind every block; of
+        the picture that is painted and of one that shows the same toy. So blocks learn to recognise a toy in
+        clean tokens, and to hand on who it is.
     """
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
@@ -60,6 +66,7 @@ class Painter(nn.Module):
         self.places = nn.ModuleList(_readout(2 * _ROWS) for _ in double)
         self.shapes = nn.ModuleList(_readout(_MASKS) for _ in single)
         self.colours = nn.ModuleList(_readout(3 * _CELLS**2) for _ in single)
+        self.who = nn.ModuleList(_readout(sum(_ANSWERS)) for _ in (*double, *single))
         self._said: dict[int, torch.Tensor] = {}
         for number, block in enumerate([*double, *single]):
             block.register_forward_hook(partial(self._hear, number))
@@ -67,13 +74,15 @@ class Painter(nn.Module):
     def _hear(self, number: int, block: nn.Module, given: Any, made: tuple[torch.Tensor, torch.Tensor]) -> None:
         self._said[number] = made[1]  # the picture's tokens
 
-    def asked(self, truth: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Losses of the last picture's readouts, means over tokens and blocks: cross-entropies, mean squares.
+    def asked(self, truth: torch.Tensor, who: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Losses of the last pictures' readouts, means over tokens and blocks: cross-entropies, mean squares.
 
-        truth: [b, tokens, features], see `shown`.
+        truth: [b, tokens, features], see `shown`. who: [b, 4], as `questions.answers` gives them first.
         """
-        said = [self._said[number] for number in sorted(self._said)]
+        heard = [self._said[number] for number in sorted(self._said)]
         self._said.clear()
+        said = [tokens[:, : _ROWS**2] for tokens in heard]
+        twins = [tokens[:, _ROWS**2 :] for tokens in heard]
         doubles = len(self.places)
         tokens = torch.cartesian_prod(torch.arange(_ROWS), torch.arange(_ROWS))
         where = tokens.to(truth.device).expand(len(truth), -1, -1).flatten()
@@ -90,8 +99,17 @@ class Painter(nn.Module):
             "miscoloured": [
                 F.mse_loss(readout(heard), colours) for readout, heard in zip(self.colours, said[doubles:])
             ],
+            "mistaken": [_mistaken(readout(heard.mean(1)), who) for readout, heard in zip(self.who, said)],
         }
+        if twins[0].shape[1]:
+            losses["unrecognised"] = [
+                _mistaken(readout(heard.mean(1)), who) for readout, heard in zip(self.who, twins)
+            ]
         return {name: torch.stack(each).mean() for name, each in losses.items()}
+
+
+def _mistaken(answers: torch.Tensor, who: torch.Tensor) -> torch.Tensor:
+    return misread(answers.split(_ANSWERS, -1), who)
 
 
 def shown(scene: scenes.Scene) -> torch.Tensor:

@@ -1,10 +1,15 @@
-"""Pictures to learn drawing from: their latents, made once by all processes together and kept on disk."""
+"""Pictures to learn drawing from: their latents, made once by all processes together and kept on disk.
+
+Singles    one scene with its full caption
+Twins      one toy in two scenes, and a prompt that does not tell who it is
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from abc import ABC, abstractmethod
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +20,7 @@ from safetensors.torch import load_file
 
 from ...files import save_atomically
 from ...training.latents import STORED, weights_hash
-from .. import scenes
+from .. import language, scenes
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -25,8 +30,8 @@ _BATCH = 32  # encoded at once
 _KIND = "latents"
 
 
-class Pool:
-    """The first `size` single scenes of a seed, as raw latents and captions.
+class Pool(ABC):
+    """The first `size` samples of a seed: latents, what is said of them, and their scenes.
 
     autoencoder: frozen, where it shall compute. folder: where latents are kept, under a name that the VAE's
     weights, the seed and the world's options make; None keeps them in memory only.
@@ -42,9 +47,14 @@ class Pool:
     ) -> None:
         self.size, self.seed, self.options, self.vae = size, seed, options, autoencoder
         self.vae_hash = weights_hash(autoencoder.state_dict())
-        told = json.dumps([self.vae_hash, seed, asdict(options)], sort_keys=True)
+        told = json.dumps([self.vae_hash, type(self).__name__, seed, asdict(options)], sort_keys=True)
         self.folder = None if folder is None else folder / hashlib.sha256(told.encode()).hexdigest()[:16]
         self._files: dict[int, torch.Tensor] = {}
+        self._samples: dict[int, tuple[tuple[scenes.Scene, ...], str]] = {}
+
+    @abstractmethod
+    def _drawn(self, number: int) -> tuple[tuple[scenes.Scene, ...], str]:
+        """Scenes, the one to paint first, and what is said."""
 
     def fill(self, process: int = 0, processes: int = 1) -> None:
         """Encode what the folder lacks: of its files, every `processes`-th from `process` on."""
@@ -53,14 +63,20 @@ class Pool:
                 self._file(file)
 
     def latents(self, number: int) -> torch.Tensor:
-        """[16, 16, 16] raw, float16, on the CPU."""
+        """[scenes, 16, 16, 16] raw, float16, on the CPU."""
         return self._file(number // FILE)[number % FILE]
 
-    def caption(self, number: int) -> str:
-        return scenes.single(self.seed, number, self.options).caption
+    def text(self, number: int) -> str:
+        return self._sample(number)[1]
 
     def scene(self, number: int) -> scenes.Scene:
-        return scenes.single(self.seed, number, self.options).scene
+        """The one to paint."""
+        return self._sample(number)[0][0]
+
+    def _sample(self, number: int) -> tuple[tuple[scenes.Scene, ...], str]:
+        if number not in self._samples:
+            self._samples[number] = self._drawn(number)
+        return self._samples[number]
 
     def _file(self, number: int) -> torch.Tensor:
         if number not in self._files:
@@ -70,13 +86,31 @@ class Pool:
                 end = (number + 1) * FILE
                 if path is None:
                     end = min(end, self.size)  # on disk whole files, so that a larger pool goes on with them
-                within = range(number * FILE, end)
-                pictures = [scenes.render(scenes.single(self.seed, i, self.options).scene) for i in within]
-                latents = encoded(self.vae, np.stack(pictures))
+                shown = [self._drawn(i)[0] for i in range(number * FILE, end)]
+                pictures = np.stack([scenes.render(scene) for each in shown for scene in each])
+                latents = encoded(self.vae, pictures).unflatten(0, (len(shown), -1))
                 if path is not None:
                     save_atomically(path, {_KIND: latents}, {})
             self._files[number] = latents
         return self._files[number]
+
+
+class Singles(Pool):
+    """Every other lone toy is introduced before the prompt, as an MLLM meets its picture before the prompt."""
+
+    def _drawn(self, number: int) -> tuple[tuple[scenes.Scene, ...], str]:
+        single = scenes.single(self.seed, number, self.options)
+        lone = len(single.scene.subjects) == 1 and single.scene.subjects[0].carries is None
+        introduced = lone and number % 2 == 0
+        return (single.scene,), (language.introduction(single.scene, single.told) if introduced else single.caption)
+
+
+class Twins(Pool):
+    """Only of one subject: with two toys shown a prompt would have to tell them apart."""
+
+    def _drawn(self, number: int) -> tuple[tuple[scenes.Scene, ...], str]:
+        pair = scenes.pair(self.seed, number, replace(self.options, kinds=(("one", 1.0),)))
+        return (pair.target, *pair.references), pair.prompt
 
 
 def _read(path: Path) -> torch.Tensor | None:
@@ -95,5 +129,5 @@ def encoded(autoencoder: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
     for part in torch.from_numpy(pictures).split(_BATCH):
         pixels = part.permute(0, 3, 1, 2).to(vae_device).float() / 127.5 - 1
         with torch.autocast(vae_device.type, enabled=False):
-            parts.append(autoencoder.encode(pixels).latent_dist.mode().to("cpu", STORED))
-    return torch.cat(parts)
+            parts.append(autoencoder.encode(pixels).latent_dist.mode().cpu())
+    return torch.cat(parts).to(STORED)

@@ -150,7 +150,7 @@ def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyW
     autoencoder = AutoencoderKL.from_pretrained(paths.vae, local_files_only=True)
     words = AutoTokenizer.from_pretrained(paths.mllm, local_files_only=True)
     task = DrawingTask(settings, autoencoder, words, out / "pool")
-    task.pool.fill(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    task.fill(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     return task
 
 

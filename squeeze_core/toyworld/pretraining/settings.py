@@ -63,12 +63,16 @@ class MLLMSettings(PartSettings):
 class FluxSettings(PartSettings):
     """pool: different pictures, whose latents and states are kept in memory (about 30 kB each).
 
+    twins: share of samples that are painted with another picture of the same toy in sight, as VAE tokens, from a
+        prompt that does not tell who it is. twin_pool: of these, different pairs.
     textless: share of samples without text, the one zero token of the gate's late stage.
     guidance: FLUX's guidance input while training.
     """
 
     part: Literal["flux"]
     pool: int = Field(default=8192, ge=1)
+    twins: float = Field(default=0.0, ge=0, le=1)
+    twin_pool: int = Field(default=8192, ge=1)
     textless: float = Field(default=0.1, ge=0, le=1)
     guidance: float = Field(default=1.0, ge=0)
 
