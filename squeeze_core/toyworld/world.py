@@ -19,7 +19,7 @@ from ..adapter import Adapter
 from ..errors import SqueezeError
 from ..files import cache_folder
 from . import adapter, flux, mllm, vae
-from .shapes import flux_shapes
+from .folding import unfolded
 from .tokenizer import write_json
 
 if TYPE_CHECKING:
@@ -216,10 +216,7 @@ def trained_state(weights: Path | None, part: str) -> dict[str, torch.Tensor] | 
     if path is None or not path.is_file():
         return None
     state = {name: tensor.float() for name, tensor in load_file(path).items()}
-    if part == "flux":
-        shapes = flux_shapes(flux.CONFIG)
-        state.update({name: torch.zeros(shapes[name]) for name in flux.FOLDED})
-    return state
+    return unfolded(state) if part == "flux" else state
 
 
 def _save_for_diffusers(folder: Path, kind: str, config: dict, state: dict[str, torch.Tensor]) -> None:

@@ -24,7 +24,8 @@ from ...training.checkpoint import Checkpoints, read_tensors
 from ...training.config import changed, load_config, read_yaml
 from ...training.loop import Progress, RunResult, Trainer
 from ...training.state import AVERAGE, WEIGHTS
-from .. import flux, world
+from .. import world
+from ..folding import folded
 from .beginning import VARIANTS
 from .settings import PARTS, FluxSettings, MLLMSettings, VAESettings, parse
 
@@ -126,11 +127,14 @@ def _gather(part: str, out: Path) -> None:
             path_of_needed.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(shipped, path_of_needed)
         if not path_of_needed.is_file():
-            raise SqueezeError(f'"{part}" is trained on the toy world\'s {needed}: train --only {needed} first.')
+            maker = "flux" if needed == "text" else needed
+            raise SqueezeError(f'"{part}" is trained on the toy world\'s {needed}: train --only {maker} first.')
 
 
 def _needs(part: str) -> tuple[str, ...]:
-    return {"vae": (), "mllm": (), "flux": ("vae",), "stage2": (*PARTS, "adapter")}.get(part, PARTS)
+    """Files of weights; "text" is the T5 that FLUX learned with, which stage 1 begins from."""
+    known = {"vae": (), "mllm": (), "flux": ("vae",), "stage2": (*PARTS, "adapter")}
+    return known.get(part, (*PARTS, "text"))
 
 
 def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyWorldPaths, out: Path) -> Task:
@@ -235,7 +239,7 @@ def _as_checkpoint(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _save_flux(state: dict[str, torch.Tensor], weights: Path, guidance: float) -> None:
     """FLUX, and apart from it the text encoder that it learned with, which only `beginning` needs."""
     _save(weights / "text.safetensors", _under("text.", state))
-    _save(weights / "flux.safetensors", flux.folded(_under("transformer.", state), guidance))
+    _save(weights / "flux.safetensors", folded(_under("transformer.", state), guidance))
 
 
 def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -247,16 +251,7 @@ def _write_start(start: Path, weights: Path, paths: world.ToyWorldPaths, variant
     from .beginning import write_projectors, write_start
 
     text, mllm, projectors = (weights / f"{part}.safetensors" for part in ("text", "mllm", "projectors"))
-    if text.is_file():
-        newest = max(text.stat().st_mtime, mllm.stat().st_mtime)
-        if not projectors.is_file() or projectors.stat().st_mtime < newest:
-            write_projectors(projectors, text, paths.mllm)
-    elif not projectors.is_file():
-        shipped = world.SHIPPED / projectors.name
-        if not shipped.is_file():
-            raise SqueezeError(
-                f'"{text}" is missing: what FLUX learned to read with, which stage 1 begins from. '
-                f"Make it: train --only flux --out {weights.parent}"
-            )
-        shutil.copyfile(shipped, projectors)
+    newest = max(text.stat().st_mtime, mllm.stat().st_mtime)
+    if not projectors.is_file() or projectors.stat().st_mtime < newest:
+        write_projectors(projectors, text, paths.mllm)
     write_start(start, projectors, paths.mllm, variant)
