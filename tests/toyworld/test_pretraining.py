@@ -155,7 +155,8 @@ def test_a_twin_is_painted_from_its_other_picture_and_a_prompt_that_does_not_tel
     introduced = [text for text in single.texts if ". a photo of the" in text]
     assert 0 < len(introduced) < len(single.texts) and all("toy" in text for text in introduced)
     loss, numbers = drawing.loss([twin])
-    assert numbers["unrecognised"] > 1.5, "guessing gives the mean of log 8, log 10, log 5 and log 11, 2.1"
+    assert list(numbers) == list(drawing.loss([single])[1]), "several processes add their numbers up in this order"
+    assert numbers["twins_unrecognised"] > 1.5, "guessing gives the mean of log 8, log 10, log 5 and log 11, 2.1"
     loss.backward()
     assert all(readout[1].weight.grad.abs().sum() > 0 for readout in drawing.module.who)
     assert drawing.module.transformer.x_embedder.weight.grad.abs().sum() > 0
@@ -272,7 +273,7 @@ def made(tmp_path_factory):
 
 
 def test_all_parts_make_a_trained_toy_world_of_at_most_24_megabytes(made):
-    weights = [made / "weights" / f"{part}.safetensors" for part in toyworld.world.PARTS]
+    weights = [made / "weights" / f"{part}.safetensors" for part in (*toyworld.world.PARTS, "text")]
     assert sum(path.stat().st_size for path in weights) <= 24e6
     assert toyworld.is_whole(made / "weights")
     world = toyworld.load(made / "world")
@@ -335,6 +336,20 @@ def test_rows_of_the_table_have_adapters_of_their_own(made):
     assert table.layer_importance(made, "fig3b_text") is None
     given = table.layer_importance(made, "fig3b_picture", pairs=2)
     assert len(given) == mllm.LAYERS + 1 and min(given) >= 0 and abs(sum(given) - 1) < 1e-6
+
+
+def test_an_ablation_begins_from_what_is_shipped_alone(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(toyworld.world, "SHIPPED", made / "weights")
+    monkeypatch.setattr(beginning, "CAPTIONS", 5)
+    changes = ("steps=1", "batch_size=2", "workers=0", "device=cpu", "tensorboard=false")
+    run.train_part("table6_last_layer", tmp_path, changes=changes)
+    assert (tmp_path / "weights" / "table6_last_layer.safetensors").is_file()
+    (made / "weights" / "text.safetensors").rename(tmp_path / "text")
+    try:
+        with pytest.raises(SqueezeError, match="train --only flux first"):
+            run.train_part("table6_last_layer", tmp_path / "other", changes=changes)
+    finally:
+        (tmp_path / "text").rename(made / "weights" / "text.safetensors")
 
 
 def test_a_part_that_is_done_is_not_done_again(made):

@@ -125,18 +125,16 @@ class DrawingTask(Task):
     def loss(self, batch: list[Batch]) -> tuple[torch.Tensor, dict[str, float]]:
         total = sum(len(part.texts) for part in batch)
         losses: list[torch.Tensor] = []
-        numbers: dict[str, float] = {"drawn": 0.0, "twins_drawn": 0.0, "unrecognised": 0.0}
+        # Every process logs every number, also of a kind of which its share of the batch has none.
+        kinds = ("", "twins_") if self.settings.twins else ("",)
+        numbers = {f"{kind}{name}": 0.0 for kind in kinds for name in ("drawn", *WEIGHTS)}
+        del numbers["unrecognised"]  # of a twin only
         for part in batch:
-            share = len(part.texts) / total
             errors, asked = self._errors(part)
             readouts = sum(WEIGHTS[name] * loss for name, loss in asked.items())
-            losses.append(share * (errors + readouts))
-            told = {name: float(loss.detach()) for name, loss in asked.items()}
-            if part.latents.shape[1] > 1:
-                numbers |= {"twins_drawn": float(errors.detach()), "unrecognised": told["unrecognised"]}
-                numbers["twins_mistaken"] = told["mistaken"]
-            else:
-                numbers |= {"drawn": float(errors.detach()), **told}
+            losses.append(len(part.texts) / total * (errors + readouts))
+            kind = "twins_" if part.latents.shape[1] > 1 else ""
+            numbers |= {f"{kind}{name}": float(loss.detach()) for name, loss in {"drawn": errors, **asked}.items()}
         return torch.stack(losses).sum(), numbers
 
     def _errors(self, part: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
