@@ -366,8 +366,11 @@ def test_a_part_may_begin_with_earlier_weights(made, tmp_path, part):
         shutil.copy(made / "weights" / f"{name}.safetensors", tmp_path / "weights")
     pool = ("pool=16", "twin_pool=16") if part == "flux" else ()
     run.train_part(part, tmp_path, changes=(*steps, *pool, f"init={made / 'weights'}"))
-    before, after = (load_file(folder / "weights" / f"{part}.safetensors") for folder in (made, tmp_path))
-    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-6) for name in before)
+    before, after = (toyworld.world.trained_state(folder / "weights", part) for folder in (made, tmp_path))
+    # FLUX's modulations are folded into a basis that is found anew; all else is as it was.
+    found = [name for name in before if "norm" in name and name.endswith("linear.weight")] if part == "flux" else []
+    for name in before:
+        assert torch.allclose(before[name], after[name], atol=2e-3 if name in found else 1e-6), name
     assert str(made) not in (tmp_path / "weights" / "made_by.json").read_text()
     with pytest.raises(SqueezeError, match="to begin with"):
         run.train_part("vae", tmp_path, changes=(*steps, f"init={tmp_path}"))
