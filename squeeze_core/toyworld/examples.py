@@ -88,4 +88,6 @@ class ToyExamples:
 
 def unseen_pairs(kind: scenes.Kind = "one") -> ToyExamples:
     """What measures and demonstrations are made with: identities that no training has shown, as photos."""
-    return ToyExamples(seed=SEED_OF_TEST_PAIRS, split="test", kinds={kind: 1.0}, plain_styles=True, carrying=0)
+    return ToyExamples(
+        seed=SEED_OF_TEST_PAIRS, split="test", kinds={kind: 1.0}, plain_styles=True, carrying=0, max_turn=0
+    )

@@ -128,8 +128,9 @@ def pair(seed: int, index: int, options: WorldOptions = WorldOptions()) -> Pair:
     """References and a target that share identities, and the prompt that asks for the target."""
     draw = _Draw(seed, "pair", index, options)
     kind = draw.weighted(options.kinds)
-    told = draw.told(2 if kind == "several" else 1)
-    identities = [draw.identity() for _ in range(2 if kind == "several" else 1)]
+    count = 2 if kind == "several" else 1
+    told = draw.told(count)
+    identities = [draw.identity() for _ in range(count)]
     references = [draw.reference(identity) for identity in identities]
     if kind == "reasoning" or (kind == "one" and draw.chance(options.carrying)):
         owner = draw.carrying(references[0].subjects[0])
@@ -139,6 +140,7 @@ def pair(seed: int, index: int, options: WorldOptions = WorldOptions()) -> Pair:
             identities = [owner.carries]
     subjects = draw.placed(identities, told)
     while any(subject.pose == shown.subjects[0].pose for subject, shown in zip(subjects, references)):
+        told = draw.told(count)  # place and size are all that a pose has where nothing is turned
         subjects = draw.placed(identities, told)
     target = draw.scene(subjects, told)
     return Pair(kind, tuple(references), target, language.prompt(kind, identities, told), told)

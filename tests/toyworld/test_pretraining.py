@@ -47,7 +47,7 @@ def drawing(toy):
     from diffusers import AutoencoderKL
 
     autoencoder = AutoencoderKL(**vae.TRAINED_CONFIG)
-    settings = FluxSettings(part="flux", pool=16, twins=0.5, twin_pool=16, **LOOP)
+    settings = FluxSettings(part="flux", pool=16, twins=0.5, twin_pool=16, trios=0.5, trio_pool=16, **LOOP)
     return DrawingTask(settings, autoencoder, toy.mllm.tokenizer)
 
 
@@ -118,7 +118,7 @@ def test_flux_learns_where_its_tokens_stand_and_what_they_show(drawing):
     ids = [drawing._ids("a photo of a red star, in the middle, on a beach")] * 4
     scene = scenes.single(0, 3).scene
     truth = torch.stack([painter.shown(scene)] * 4).float()
-    who = torch.tensor([answers(scene)] * 4)
+    who = torch.tensor([[answers(scene)]] * 4)
     losses = []
     for _ in range(60):
         context, present = drawing._context(ids, [False] * 4)
@@ -129,10 +129,46 @@ def test_flux_learns_where_its_tokens_stand_and_what_they_show(drawing):
         optimizer.zero_grad()
     drawing.module.load_state_dict(state)
     before, after = losses[0], losses[-1]
-    assert before["misplaced"] > 1.9 and after["misplaced"] < 1.0, "chance is log 8, 2.08"
+    assert before["misplaced"] > 1.9 and after["misplaced"] < 1.3, "chance is log 8, 2.08"
     assert after["misshapen"] < 0.5 * before["misshapen"]
     assert after["miscoloured"] < 0.5 * before["miscoloured"]
     assert after["mistaken"] < 0.5 * before["mistaken"]
+
+
+def test_the_t5_learns_the_order_of_two_colours(drawing):
+    """FLUX can't: all text tokens stand at one position for it."""
+    torch.manual_seed(0)
+    state = {name: value.clone() for name, value in drawing.module.state_dict().items()}
+    options = scenes.WorldOptions(counts=(1, 0, 0), carrying=0)
+    told = [scenes.single(0, i, options) for i in range(40)]
+    told = [one for one in told if one.scene.subjects[0].identity.second is not None][:12]
+    turned = [
+        (one.caption.replace(f"{a} and {b}", f"{b} and {a}"), answers(replaced_colours(one.scene)))
+        for one in told
+        for a, b in [(one.scene.subjects[0].identity.colour, one.scene.subjects[0].identity.second)]
+    ]
+    ids = [drawing._ids(text) for text in (*(one.caption for one in told), *(text for text, _ in turned))]
+    who = torch.tensor([*(answers(one.scene) for one in told), *(answer for _, answer in turned)])
+    assert not any(text == one.caption for one, (text, _) in zip(told, turned))
+    optimizer = torch.optim.AdamW(drawing.module.parameters(), 1e-3)
+    losses = []
+    for _ in range(80):
+        context, _ = drawing._context(ids, [False] * len(ids))
+        loss = drawing.module.misheard(context, who, [False] * len(ids))
+        losses.append(float(loss.detach()))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    drawing.module.load_state_dict(state)
+    # Whoever hears words without their order does not know which colour is which: log 2 in two of four answers.
+    assert losses[0] > 1.8 and losses[-1] < 0.15
+    assert drawing.module.misheard(context, who, [True] * len(ids)) == 0, "of what is not told nobody is asked"
+
+
+def replaced_colours(scene: scenes.Scene) -> scenes.Scene:
+    (subject,) = scene.subjects
+    one = subject.identity
+    return replace(scene, subjects=(replace(subject, identity=replace(one, colour=one.second, second=one.colour)),))
 
 
 def test_a_twin_is_painted_from_its_other_picture_and_a_prompt_that_does_not_tell_who_it_is(drawing):
@@ -141,8 +177,9 @@ def test_a_twin_is_painted_from_its_other_picture_and_a_prompt_that_does_not_tel
     assert single.latents.shape[1] == 1 and twin.latents.shape[1] == 2
     assert 4 <= len(twin.texts) <= 12 and len(single.texts) + len(twin.texts) == 16
     assert all("the " in text and "toy" in text and ". " not in text for text in twin.texts)
-    introduced = [text for text in single.texts if ". a photo of the" in text]
-    assert 0 < len(introduced) < len(single.texts) and all("toy" in text for text in introduced)
+    introduced = [text for text in map(drawing.singles.text, range(16)) if " toy, " in text]
+    assert 4 <= len(introduced) <= 8 and all(". a " in text for text in introduced)
+    assert not any("toy of picture" in text for text in twin.texts)
     loss, numbers = drawing.loss([twin])
     assert list(numbers) == list(drawing.loss([single])[1]), "several processes add their numbers up in this order"
     assert numbers["twins_unrecognised"] > 1.5, "guessing gives the mean of log 8, log 10, log 5 and log 11, 2.1"
@@ -154,13 +191,39 @@ def test_a_twin_is_painted_from_its_other_picture_and_a_prompt_that_does_not_tel
 
 def test_both_pictures_of_a_twin_show_the_same_toy(drawing):
     pool = Twins(16, 0, scenes.WorldOptions(), drawing.vae)
-    for number in range(16):
-        (target, other), _ = pool._sample(number)
+    toys = [pool._sample(number)[0] for number in range(16) if " of the toy" not in pool.text(number)]
+    assert len(toys) >= 8
+    for target, other in toys:
         (wanted,), (seen,) = target.subjects, other.subjects
         assert wanted.identity == seen.identity and wanted.pose != seen.pose
         assert answers(target)[:4] == answers(other)[:4]
     many = scenes.single(0, 0, scenes.WorldOptions(counts=(0, 1, 0))).scene
     assert set(answers(many)) == {-100}
+
+
+def test_two_toys_are_painted_from_a_picture_of_each_and_a_prompt_that_numbers_them(drawing):
+    later = next(start for start in range(0, 1024, 64) if drawing._pool_of_twins(start) is drawing.trios)
+    single, trio = drawing.batch(range(later, later + 16))
+    assert trio.latents.shape[1] == 3 and all("the toy of picture 1 " in text for text in trio.texts)
+    assert (trio.who[:, 0] == -100).all() and (trio.who[:, 1:] != -100).all(), "each picture in sight is asked who"
+    _, numbers = drawing.loss([single, trio])
+    assert list(numbers) == list(drawing.loss(drawing.batch(range(16)))[1])
+    assert numbers["trios_unrecognised"] > 1.5 and numbers["twins_drawn"] == 0
+    for number in range(16):
+        (target, *seen), _ = drawing.trios._sample(number)
+        assert [one.identity for one in target.subjects] == [scene.subjects[0].identity for scene in seen]
+
+
+def test_what_a_toy_carries_is_asked_for_and_painted_from_words(drawing):
+    """The reasoning case of appendix G: the prompt names the thing, its owner's picture tells the colour."""
+    singles, twins = (pool(64, 0, scenes.WorldOptions(), drawing.vae) for pool in (Singles, Twins))
+    alone = [singles._sample(number) for number in (0, 20, 40)]
+    assert all(each.subjects[0].identity.colour in text for (each,), text in alone)
+    asked = [twins._sample(number) for number in range(64) if " of the toy" in twins.text(number)]
+    assert 2 <= len(asked) <= 16
+    for (target, owner), text in asked:
+        assert owner.subjects[0].carries == target.subjects[0].identity
+        assert target.subjects[0].identity.colour not in text
 
 
 def test_a_twin_in_sight_is_heard(drawing):

@@ -75,6 +75,16 @@ def test_subjects_stand_on_the_grid_of_flux_tokens():
     assert turns == {-20.0, 0.0, 20.0}
 
 
+def test_upright_toys_are_never_shown_in_the_pose_that_is_asked_for():
+    """Place and size are all that their poses have, and a prompt tells both."""
+    for i in range(300):
+        pair = scenes.pair(0, i, scenes.WorldOptions(max_turn=0, kinds=(("one", 1.0),)))
+        wanted, shown = (scene.subjects[0].pose for scene in (pair.target, *pair.references))
+        assert wanted != shown and wanted.angle == shown.angle == 0
+        assert f"{pair.told.size} toy, {pair.told.place}, {pair.told.background}" in pair.prompt
+        assert pair.told.place == measures.place(wanted)
+
+
 def test_scenes_stand_as_they_are_told():
     for pair in drawn("one", carrying=0):
         pose = pair.target.subjects[0].pose

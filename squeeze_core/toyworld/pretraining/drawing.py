@@ -22,7 +22,7 @@ from ...training.draws import Draws
 from ...training.task import Task
 from .. import flux, scenes, vae
 from .painter import WEIGHTS, Painter, shown
-from .pool import Pool, Singles, Twins, encoded
+from .pool import Pool, Singles, Trios, Twins, encoded
 from .questions import answers
 from .settings import FluxSettings
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SAMPLING_STEPS = 24
+_TOGETHER = 64  # samples in a row whose twins are all of one kind, so that a batch has two kinds and not three
 _UPWARDS = 0.6
 
 
@@ -41,7 +42,7 @@ class Batch:
 
     latents: [b, scenes, 16, 16, 16] raw, the one to paint first. noise: [b, 16, 16, 16]. sigma: [b], 1 is noise.
     without: which have no text. shown: [b, 64, features], by the picture's tokens, see `painter.shown`.
-    who: [b, questions], see `questions.answers`.
+    who: [b, scenes, questions], see `questions.answers`.
     """
 
     latents: torch.Tensor
@@ -84,6 +85,8 @@ class DrawingTask(Task):
         world = settings.world()
         self.singles = Singles(settings.pool, settings.seed, world, self.vae, folder)
         self.twins = Twins(settings.twin_pool if settings.twins else 0, settings.seed, world, self.vae, folder)
+        trios = settings.trio_pool if settings.twins and settings.trios else 0
+        self.trios = Trios(trios, settings.seed, world, self.vae, folder)
         self._ids_of: dict[str, torch.Tensor] = {}
         self._truth_of: dict[tuple[Pool, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -93,16 +96,26 @@ class DrawingTask(Task):
 
     def fill(self, process: int = 0, processes: int = 1) -> None:
         """Encode what the pools lack, as one of several processes."""
-        for pool in (self.singles, self.twins):
+        for pool in (self.singles, self.twins, self.trios):
             pool.fill(process, processes)
 
     def batch(self, indices: Sequence[int]) -> list[Batch]:
-        """One batch of singles and one of twins, without empty ones."""
-        twins = [index for index in indices if self.draws.chance("twins", index, self.settings.twins)]
-        singles = [index for index in indices if index not in twins]
+        """A batch for each kind of sample that there is."""
+        chosen: dict[Pool, list[int]] = {}
+        for index in indices:
+            chosen.setdefault(self._pool(index), []).append(index)
         return [
-            self._batch(pool, chosen) for pool, chosen in ((self.singles, singles), (self.twins, twins)) if chosen
+            self._batch(pool, chosen[pool]) for pool in (self.singles, self.twins, self.trios) if pool in chosen
         ]
+
+    def _pool(self, index: int) -> Pool:
+        """Where a sample comes from."""
+        if not self.draws.chance("twins", index, self.settings.twins):
+            return self.singles
+        return self._pool_of_twins(index)
+
+    def _pool_of_twins(self, index: int) -> Pool:
+        return self.trios if self.draws.chance("trios", index // _TOGETHER, self.settings.trios) else self.twins
 
     def _batch(self, pool: Pool, indices: Sequence[int]) -> Batch:
         settings, draws = self.settings, self.draws
@@ -126,14 +139,13 @@ class DrawingTask(Task):
         total = sum(len(part.texts) for part in batch)
         losses: list[torch.Tensor] = []
         # Every process logs every number, also of a kind of which its share of the batch has none.
-        kinds = ("", "twins_") if self.settings.twins else ("",)
+        kinds = ("", "twins_", "trios_") if self.trios.size else ("", "twins_") if self.twins.size else ("",)
         numbers = {f"{kind}{name}": 0.0 for kind in kinds for name in ("drawn", *WEIGHTS)}
-        del numbers["unrecognised"]  # of a twin only
         for part in batch:
             errors, asked = self._errors(part)
             readouts = sum(WEIGHTS[name] * loss for name, loss in asked.items())
             losses.append(len(part.texts) / total * (errors + readouts))
-            kind = "twins_" if part.latents.shape[1] > 1 else ""
+            kind = ("", "twins_", "trios_")[part.latents.shape[1] - 1]
             numbers |= {f"{kind}{name}": float(loss.detach()) for name, loss in {"drawn": errors, **asked}.items()}
         return torch.stack(losses).sum(), numbers
 
@@ -146,6 +158,8 @@ class DrawingTask(Task):
         noisy = (1 - at) * picture + at * noise
         predicted = self._velocity(noisy, sigma, context, present, tuple(twin))
         asked = self.module.asked(part.shown.to(self.device, torch.float32), part.who.to(self.device))
+        untold = [bool(twin) or without for without in part.without]
+        asked["misheard"] = self.module.misheard(context, part.who[:, 0].to(self.device), untold)
         return (predicted - (noise - picture)).square().mean(), asked
 
     @torch.no_grad()
@@ -236,8 +250,8 @@ class DrawingTask(Task):
 
     def _truth(self, pool: Pool, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         if (pool, number) not in self._truth_of:
-            scene = pool.scene(number)
-            self._truth_of[pool, number] = shown(scene), torch.tensor(answers(scene))
+            seen = pool.scenes(number)
+            self._truth_of[pool, number] = shown(seen[0]), torch.tensor([answers(scene) for scene in seen])
         return self._truth_of[pool, number]
 
     def _ids(self, text: str) -> torch.Tensor:

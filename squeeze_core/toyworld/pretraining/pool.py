@@ -2,6 +2,7 @@
 
 Singles    one scene with its full caption
 Twins      one toy in two scenes, and a prompt that does not tell who it is
+Trios      two toys in one scene and each in another, and a prompt that calls them by the numbers of these pictures
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 FILE = 64  # pictures a file
 _BATCH = 32  # encoded at once
 _KIND = "latents"
+_CARRIED = 20
 
 
 class Pool(ABC):
@@ -69,9 +71,9 @@ class Pool(ABC):
     def text(self, number: int) -> str:
         return self._sample(number)[1]
 
-    def scene(self, number: int) -> scenes.Scene:
-        """The one to paint."""
-        return self._sample(number)[0][0]
+    def scenes(self, number: int) -> tuple[scenes.Scene, ...]:
+        """The one to paint first."""
+        return self._sample(number)[0]
 
     def _sample(self, number: int) -> tuple[tuple[scenes.Scene, ...], str]:
         if number not in self._samples:
@@ -96,21 +98,38 @@ class Pool(ABC):
 
 
 class Singles(Pool):
-    """Every other lone toy is introduced before the prompt, as an MLLM meets its picture before the prompt."""
+    """Every other lone toy is introduced before the prompt, as an MLLM meets its picture before the prompt.
+
+    One in twenty shows what toys carry, alone: what the reasoning case asks for.
+    """
 
     def _drawn(self, number: int) -> tuple[tuple[scenes.Scene, ...], str]:
+        if number % _CARRIED == 0:
+            pair = scenes.pair(self.seed, number, replace(self.options, kinds=(("reasoning", 1.0),)))
+            return (pair.target,), language.caption(pair.target, pair.told)
         single = scenes.single(self.seed, number, self.options)
         lone = len(single.scene.subjects) == 1 and single.scene.subjects[0].carries is None
-        introduced = lone and number % 2 == 0
+        introduced = lone and number % 2 == 1
         return (single.scene,), (language.introduction(single.scene, single.told) if introduced else single.caption)
 
 
 class Twins(Pool):
-    """Only of one subject: with two toys shown a prompt would have to tell them apart."""
+    """One in ten asks for what the toy carries, the reasoning case."""
+
+    kinds: tuple[tuple[scenes.Kind, float], ...] = (("one", 0.9), ("reasoning", 0.1))
+
+    def pair(self, number: int) -> scenes.Pair:
+        return scenes.pair(self.seed, number, replace(self.options, kinds=self.kinds))
 
     def _drawn(self, number: int) -> tuple[tuple[scenes.Scene, ...], str]:
-        pair = scenes.pair(self.seed, number, replace(self.options, kinds=(("one", 1.0),)))
+        pair = self.pair(number)
         return (pair.target, *pair.references), pair.prompt
+
+
+class Trios(Twins):
+    """Two toys together, from a picture of each."""
+
+    kinds = (("several", 1.0),)
 
 
 def _read(path: Path) -> torch.Tensor | None:
