@@ -231,10 +231,27 @@ def test_a_twin_in_sight_is_heard(drawing):
     drawing.module.transformer.load_state_dict(flux.state(1))  # begun with closed gates
     seen = np.stack([scenes.render(scenes.single(0, i).scene) for i in range(2)])
     prompts = ["a photo of the small toy, at the top, on a beach"] * 2
-    pictures = drawing.paint(prompts, 0, steps=2, twins=seen)
-    other = drawing.paint(prompts, 0, steps=2, twins=seen[::-1].copy())
+    pictures = drawing.paint(prompts, 0, steps=2, seen=[seen])
+    other = drawing.paint(prompts, 0, steps=2, seen=[seen[::-1].copy()])
     drawing.module.load_state_dict(state)
     assert not np.array_equal(pictures, other)
+
+
+def test_a_sheet_shows_what_was_in_sight_above_what_was_painted(drawing, monkeypatch):
+    told = []
+
+    def paint(texts, seed, seen=()):
+        told.append(texts)
+        return np.zeros((len(texts), 128, 128, 3), np.uint8)
+
+    monkeypatch.setattr(drawing, "paint", paint)
+    sheet = np.asarray(drawing.sample(0)["pictures"])
+    assert sheet.shape == (7 * 128, 8 * 128, 3) and [len(texts) for texts in told] == [8, 8, 8]
+    rows = sheet.reshape(7, 128, 8 * 128, 3)
+    assert not rows[1].any() and not rows[3].any() and not rows[6].any()
+    pairs = [drawing.trios.__class__(8, 1, drawing.settings.world(), drawing.vae).pair(i) for i in range(8)]
+    assert told[2] == [pair.prompt for pair in pairs]
+    assert np.array_equal(rows[5][:, :128], scenes.render(pairs[0].references[1]))
 
 
 def test_what_tokens_show_is_the_picture_of_the_subject():

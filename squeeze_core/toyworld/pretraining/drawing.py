@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SAMPLING_STEPS = 24
+_SHOWN = 8  # samples of a kind on the sheet
 _TOGETHER = 64  # samples in a row whose twins are all of one kind, so that a batch has two kinds and not three
 _UPWARDS = 0.6
 
@@ -164,22 +165,24 @@ class DrawingTask(Task):
 
     @torch.no_grad()
     def sample(self, step: int) -> dict[str, Image]:
-        """What is not trained on, painted: eight captions, above them what they should show; and twins, above them
-        the picture that was in sight.
+        """What is not trained on, painted: eight captions, above them what they should show; and twins and trios,
+        above them the pictures that were in sight.
         """
         from PIL import Image
 
-        world = self.settings.world()
-        wanted = [scenes.single(self.settings.seed + 1, i, world) for i in range(8)]
+        world, seed = self.settings.world(), self.settings.seed + 1
+        wanted = [scenes.single(seed, i, world) for i in range(_SHOWN)]
         painted = self.paint([one.caption for one in wanted], seed=0)
-        rows = [[scenes.render(one.scene) for one in wanted], list(painted)]
-        if self.settings.twins:
-            pairs = [
-                scenes.pair(self.settings.seed + 1, i, replace(world, kinds=(("one", 1.0),))) for i in range(8)
-            ]
-            seen = np.stack([scenes.render(pair.references[0]) for pair in pairs])
-            rows += [list(seen), list(self.paint([pair.prompt for pair in pairs], seed=0, twins=seen))]
-        return {"pictures": Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows]))}
+        rows = [np.stack([scenes.render(one.scene) for one in wanted]), painted]
+        for pool in (self.twins, self.trios):
+            if pool.size:
+                pairs = [type(pool)(_SHOWN, seed, world, self.vae).pair(i) for i in range(_SHOWN)]
+                seen = [
+                    np.stack(each)
+                    for each in zip(*([scenes.render(one) for one in pair.references] for pair in pairs))
+                ]
+                rows += [*seen, self.paint([pair.prompt for pair in pairs], seed=0, seen=seen)]
+        return {"pictures": Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows]))}
 
     @torch.no_grad()
     def paint(
@@ -188,19 +191,21 @@ class DrawingTask(Task):
         seed: int,
         steps: int = SAMPLING_STEPS,
         cfg: float = 1.0,
-        twins: np.ndarray | None = None,
+        seen: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
-        """[n, 128, 128, 3] uint8. cfg: of classifier-free guidance; 1 is none. twins: pictures in sight, alike."""
+        """Pictures [n, 128, 128, 3] uint8. cfg: of classifier-free guidance; 1 is none. seen: those in sight, of
+        the same shape, first all first ones.
+        """
         side = scenes.SIDE
         ids = [self._ids(caption) for caption in captions]
         context, present = self._context(ids, [False] * len(ids))
         empty, alone = self._context(ids, [True] * len(ids))
         noise = flux_model.seeded_noise(seed, len(ids), 16, side, side).to(self.device)
-        seen = () if twins is None else (self._scaled(encoded(self.vae, twins).to(self.device, torch.float32)),)
+        clean = tuple(self._scaled(encoded(self.vae, each).to(self.device, torch.float32)) for each in seen)
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
             sigma = sigmas[step].expand(len(ids)).to(self.device)
-            told = self._velocity(latents, sigma, context, present, seen)
+            told = self._velocity(latents, sigma, context, present, clean)
             if cfg == 1.0:
                 return told
             untold = self._velocity(latents, sigma, empty, alone)
