@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLE = "squeeze demo --reference picture.png --out demo"
 
 _PROMPT = "a photo of the large toy, in the middle, on a beach"
-_TOYS, _MOST, _LINE = (4, 6, 0), 4, 34  # the first as in workflows/toy_world.json
+_TOYS, _MOST, _LINE = (0, 1, 2), 4, 34  # the first as in workflows/toy_world.json
 _CFG = 2.5
 # (tau_1, tau_2) and what it shows; above 1 means never.
 _GATES = (
