@@ -8,9 +8,8 @@ Trios      two toys in one scene and each in another, and a prompt that calls th
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ class Pool(ABC):
     """The first `size` samples of a seed: latents, what is said of them, and their scenes.
 
     autoencoder: frozen, where it shall compute. folder: where latents are kept, under a name that the VAE's
-    weights, the seed and the world's options make; None keeps them in memory only.
+    weights and the first samples make; None keeps them in memory only.
     """
 
     def __init__(
@@ -49,7 +48,8 @@ class Pool(ABC):
     ) -> None:
         self.size, self.seed, self.options, self.vae = size, seed, options, autoencoder
         self.vae_hash = weights_hash(autoencoder.state_dict())
-        told = json.dumps([self.vae_hash, type(self).__name__, seed, asdict(options)], sort_keys=True)
+        first = [self._drawn(number) for number in range(FILE)]  # of a seed, options, and the way they are drawn
+        told = f"{self.vae_hash} {first}"
         self.folder = None if folder is None else folder / hashlib.sha256(told.encode()).hexdigest()[:16]
         self._files: dict[int, torch.Tensor] = {}
         self._samples: dict[int, tuple[tuple[scenes.Scene, ...], str]] = {}
