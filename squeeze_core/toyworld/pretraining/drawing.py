@@ -255,7 +255,7 @@ class DrawingTask(Task):
 
     def _truth(self, pool: Pool, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         if (pool, number) not in self._truth_of:
-            seen = pool.scenes(number)
+            seen = pool.scenes_of(number)
             self._truth_of[pool, number] = shown(seen[0]), torch.tensor([answers(scene) for scene in seen])
         return self._truth_of[pool, number]
 

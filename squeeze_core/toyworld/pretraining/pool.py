@@ -71,7 +71,7 @@ class Pool(ABC):
     def text(self, number: int) -> str:
         return self._sample(number)[1]
 
-    def scenes(self, number: int) -> tuple[scenes.Scene, ...]:
+    def scenes_of(self, number: int) -> tuple[scenes.Scene, ...]:
         """The one to paint first."""
         return self._sample(number)[0]
 
