@@ -64,7 +64,7 @@ def rows() -> list[Row]:
         Row("MLLM only", "1, 2", MLLM_ONLY),
         Row("VAE only", "1, 2", VAE_ONLY),
     ]
-    for tau_1, tau_2 in ((0.0, 0.0), (1.0, 1.0), (0.97, 0.90), (0.85, 0.70)):
+    for tau_1, tau_2 in ((0.0, 0.0), (1.0, 1.0), (0.97, 0.90), (0.95, 0.70), (0.85, 0.85), (0.85, 0.70)):
         found.append(Row(f"taus {tau_1}, {tau_2}, CFG 2.5", "C", Gate(tau_1, tau_2), settings=_cfg(2.5)))
     for cfg in (1.5, 2.0, 2.5, 3.0, 4.0):
         found.append(Row(f"taus 0.95, 0.85, CFG {cfg}", "C", settings=_cfg(cfg)))
