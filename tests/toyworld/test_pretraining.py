@@ -153,8 +153,8 @@ def test_the_t5_learns_the_order_of_two_colours(drawing):
     optimizer = torch.optim.AdamW(drawing.module.parameters(), 1e-3)
     losses = []
     for _ in range(80):
-        context, _ = drawing._context(ids, [False] * len(ids))
-        loss = drawing.module.misheard(context, who, [False] * len(ids))
+        context, present = drawing._context(ids, [False] * len(ids))
+        loss = drawing.module.misheard(context, present, who, [False] * len(ids))
         losses.append(float(loss.detach()))
         loss.backward()
         optimizer.step()
@@ -162,7 +162,9 @@ def test_the_t5_learns_the_order_of_two_colours(drawing):
     drawing.module.load_state_dict(state)
     # Whoever hears words without their order does not know which colour is which: log 2 in two of four answers.
     assert losses[0] > 1.8 and losses[-1] < 0.15
-    assert drawing.module.misheard(context, who, [True] * len(ids)) == 0, "of what is not told nobody is asked"
+    assert drawing.module.misheard(context, present, who, [True] * len(ids)) == 0, (
+        "of what is not told nobody is asked"
+    )
 
 
 def replaced_colours(scene: scenes.Scene) -> scenes.Scene:
@@ -202,13 +204,16 @@ def test_both_pictures_of_a_twin_show_the_same_toy(drawing):
 
 
 def test_two_toys_are_painted_from_a_picture_of_each_and_a_prompt_that_numbers_them(drawing):
-    later = next(start for start in range(0, 1024, 64) if drawing._pool_of_twins(start) is drawing.trios)
+    later = next(index for index in range(0, 1024, 16) if drawing._pool(index) is drawing.trios)
     single, trio = drawing.batch(range(later, later + 16))
     assert trio.latents.shape[1] == 3 and all("the toy of picture 1 " in text for text in trio.texts)
     assert (trio.who[:, 0] == -100).all() and (trio.who[:, 1:] != -100).all(), "each picture in sight is asked who"
     _, numbers = drawing.loss([single, trio])
     assert list(numbers) == list(drawing.loss(drawing.batch(range(16)))[1])
     assert numbers["trios_unrecognised"] > 1.5 and numbers["twins_drawn"] == 0
+    assert not {"unrecognised", "twins_misheard", "trios_misheard", "trios_mistaken"} & numbers.keys(), (
+        "never asked"
+    )
     for number in range(16):
         (target, *seen), _ = drawing.trios._sample(number)
         assert [one.identity for one in target.subjects] == [scene.subjects[0].identity for scene in seen]

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SAMPLING_STEPS = 24
+_KINDS = ("", "twins_", "trios_")  # of samples, by how many pictures are in sight; before their numbers in the log
+# Captions alone tell who is painted, and only lone toys are asked for.
+_NEVER_ASKED = {"": ("unrecognised",), "twins_": ("misheard",), "trios_": ("misheard", "mistaken")}
 _SHOWN = 8  # samples of a kind on the sheet
 _TOGETHER = 64  # samples in a row whose twins are all of one kind, so that a batch has two kinds and not three
 _UPWARDS = 0.6
@@ -88,6 +91,8 @@ class DrawingTask(Task):
         self.twins = Twins(settings.twin_pool if settings.twins else 0, settings.seed, world, self.vae, folder)
         trios = settings.trio_pool if settings.twins and settings.trios else 0
         self.trios = Trios(trios, settings.seed, world, self.vae, folder)
+        pools = zip(_KINDS, (self.singles, self.twins, self.trios))
+        self.pools: dict[str, Pool] = {kind: pool for kind, pool in pools if pool.size}
         self._ids_of: dict[str, torch.Tensor] = {}
         self._truth_of: dict[tuple[Pool, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -97,7 +102,7 @@ class DrawingTask(Task):
 
     def fill(self, process: int = 0, processes: int = 1) -> None:
         """Encode what the pools lack, as one of several processes."""
-        for pool in (self.singles, self.twins, self.trios):
+        for pool in self.pools.values():
             pool.fill(process, processes)
 
     def batch(self, indices: Sequence[int]) -> list[Batch]:
@@ -105,17 +110,12 @@ class DrawingTask(Task):
         chosen: dict[Pool, list[int]] = {}
         for index in indices:
             chosen.setdefault(self._pool(index), []).append(index)
-        return [
-            self._batch(pool, chosen[pool]) for pool in (self.singles, self.twins, self.trios) if pool in chosen
-        ]
+        return [self._batch(pool, chosen[pool]) for pool in self.pools.values() if pool in chosen]
 
     def _pool(self, index: int) -> Pool:
         """Where a sample comes from."""
         if not self.draws.chance("twins", index, self.settings.twins):
             return self.singles
-        return self._pool_of_twins(index)
-
-    def _pool_of_twins(self, index: int) -> Pool:
         return self.trios if self.draws.chance("trios", index // _TOGETHER, self.settings.trios) else self.twins
 
     def _batch(self, pool: Pool, indices: Sequence[int]) -> Batch:
@@ -140,14 +140,19 @@ class DrawingTask(Task):
         total = sum(len(part.texts) for part in batch)
         losses: list[torch.Tensor] = []
         # Every process logs every number, also of a kind of which its share of the batch has none.
-        kinds = ("", "twins_", "trios_") if self.trios.size else ("", "twins_") if self.twins.size else ("",)
-        numbers = {f"{kind}{name}": 0.0 for kind in kinds for name in ("drawn", *WEIGHTS)}
+        numbers = {
+            f"{kind}{name}": 0.0
+            for kind in self.pools
+            for name in ("drawn", *WEIGHTS)
+            if name not in _NEVER_ASKED[kind]
+        }
         for part in batch:
             errors, asked = self._errors(part)
             readouts = sum(WEIGHTS[name] * loss for name, loss in asked.items())
             losses.append(len(part.texts) / total * (errors + readouts))
-            kind = ("", "twins_", "trios_")[part.latents.shape[1] - 1]
-            numbers |= {f"{kind}{name}": float(loss.detach()) for name, loss in {"drawn": errors, **asked}.items()}
+            kind = _KINDS[part.latents.shape[1] - 1]
+            measured = {f"{kind}{name}": float(loss.detach()) for name, loss in {"drawn": errors, **asked}.items()}
+            numbers |= {name: loss for name, loss in measured.items() if name in numbers}
         return torch.stack(losses).sum(), numbers
 
     def _errors(self, part: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -160,7 +165,7 @@ class DrawingTask(Task):
         predicted = self._velocity(noisy, sigma, context, present, tuple(twin))
         asked = self.module.asked(part.shown.to(self.device, torch.float32), part.who.to(self.device))
         untold = [bool(twin) or without for without in part.without]
-        asked["misheard"] = self.module.misheard(context, part.who[:, 0].to(self.device), untold)
+        asked["misheard"] = self.module.misheard(context, present, part.who[:, 0].to(self.device), untold)
         return (predicted - (noise - picture)).square().mean(), asked
 
     @torch.no_grad()
@@ -174,8 +179,8 @@ class DrawingTask(Task):
         wanted = [scenes.single(seed, i, world) for i in range(_SHOWN)]
         painted = self.paint([one.caption for one in wanted], seed=0)
         rows = [np.stack([scenes.render(one.scene) for one in wanted]), painted]
-        for pool in (self.twins, self.trios):
-            if pool.size:
+        for pool in self.pools.values():
+            if isinstance(pool, Twins):
                 pairs = [type(pool)(_SHOWN, seed, world, self.vae).pair(i) for i in range(_SHOWN)]
                 seen = [
                     np.stack(each)

@@ -121,15 +121,16 @@ class Painter(nn.Module):
             ]
         return {name: torch.stack(each).mean() for name, each in losses.items()}
 
-    def misheard(self, context: torch.Tensor, who: torch.Tensor, untold: Sequence[bool]) -> torch.Tensor:
+    def misheard(
+        self, context: torch.Tensor, present: torch.Tensor, who: torch.Tensor, untold: Sequence[bool]
+    ) -> torch.Tensor:
         """Cross-entropy of what captions tell of who is painted, mean over those that tell it; 0 if none does.
 
-        context: [b, tokens, width] of the T5, zero where padded. who: [b, 4 or more].
-        untold: texts in which it is not.
+        context: [b, tokens, width] of the T5, zero where padded. present: [b, tokens], which are not.
+        who: [b, 4 or more]. untold: texts in which it is not.
         """
         asked = who.masked_fill(torch.tensor(untold, device=who.device)[:, None], IGNORED)
-        tokens = context.any(-1).sum(1, keepdim=True).clamp(min=1)
-        return _mistaken(self.told(context.sum(1) / tokens), asked)
+        return _mistaken(self.told(context.sum(1) / present.sum(1, keepdim=True)), asked)
 
 
 def _mistaken(answers: torch.Tensor, who: torch.Tensor) -> torch.Tensor:
