@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = 'squeeze generate --reference picture.png --prompt "A photo of the toy on a beach" --out out.png'
 
-_TOY_SIDE, _SIDE = 256, 1024
+_SIDE = 1024
 _Models = Optional[Path]  # noqa: UP045, typer reads it at run time, on Python 3.10 too
 
 
@@ -32,8 +32,8 @@ def generate(
     mllm: Annotated[_Models, typer.Option(help="Folder of InternVL3 (-hf) or Qwen2.5-VL.")] = None,
     adapter: Annotated[_Models, typer.Option(help="Adapter .safetensors made for both.")] = None,
     strength: Annotated[float, typer.Option(help="Of the adapter's LoRA.")] = 1.0,
-    height: Annotated[int, typer.Option(help="Pixels, a multiple of 16; 0: 1024, toy world 256.")] = 0,
-    width: Annotated[int, typer.Option(help="Pixels, a multiple of 16; 0: 1024, toy world 256.")] = 0,
+    height: Annotated[int, typer.Option(help="Pixels, a multiple of 16; 0: 1024, toy world 128.")] = 0,
+    width: Annotated[int, typer.Option(help="Pixels, a multiple of 16; 0: 1024, toy world 128.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 28,
     curve: Annotated[str, typer.Option(help="cosine, raised_cosine, flux or linear.")] = "cosine",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same picture.")] = 0,
@@ -79,7 +79,7 @@ def generate(
         say(f"Toy world: {toyworld.NOTICES[toyworld.is_trained(toyworld.build())]}.")
     # Whatever can be wrong is found before gigabytes are loaded.
     trained = adapter_file.read_config(toyworld.build().adapter if toy else adapter)  # type: ignore[arg-type]
-    side = _TOY_SIDE if toy else _SIDE
+    side = toyworld.SIDE if toy else _SIDE  # a FLUX of one size knows no other
     settings = GenerationSettings(
         height=height or side,
         width=width or side,
@@ -90,7 +90,7 @@ def generate(
         gate=_gate(trained.gate, tau_1, tau_2, late),
         guidance=guidance,
         true_cfg=cfg,
-        long_side=long_side or (_TOY_SIDE if toy else 0),
+        long_side=long_side or (toyworld.SIDE if toy else 0),
         fit=fit,  # type: ignore[arg-type]
         placement=placement,  # type: ignore[arg-type]
         text_layers=text_layers,

@@ -4,6 +4,7 @@
 that the package ships, once every part has them; every other seed is random.
 """
 
+from .scenes import SIDE
 from .vae import comfy_vae_config, comfy_vae_state, fit_comfy_vae
 from .world import (
     NOTICES,
@@ -23,6 +24,7 @@ from .world import (
 __all__ = [
     "NOTICES",
     "SHIPPED",
+    "SIDE",
     "VERSION",
     "ToyWorld",
     "ToyWorldPaths",

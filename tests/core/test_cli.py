@@ -81,6 +81,22 @@ def test_a_picture_file_and_a_prompt_become_a_picture_file(squeeze, picture, tmp
     assert os.listdir(out.parent) == ["out.png"]
 
 
+def test_the_toy_world_answers_at_the_one_size_that_its_flux_knows(squeeze, picture, tmp_path):
+    few = ("--prompt", PROMPT, "--reference", picture, "--steps", 1)
+    squeeze("generate", *few, "--out", tmp_path / "own.png")
+    notes = json.loads(Image.open(tmp_path / "own.png").text["squeeze"])
+    assert (
+        Image.open(tmp_path / "own.png").size == (toyworld.SIDE, toyworld.SIDE)
+        and notes["long_side"] == toyworld.SIDE
+    )
+    prompts, run = tmp_path / "prompts", tmp_path / "run"
+    squeeze("eval", "toyworld", "--count", 1, "--prompts", prompts)
+    status, _, said = squeeze("eval", "generate", "toyworld", "--data", prompts, "--steps", 1, "--out", run)
+    assert status == 0, said
+    made = [Image.open(path) for path in run.rglob("*.png")]
+    assert [each.size for each in made] == [(toyworld.SIDE, toyworld.SIDE)]
+
+
 def test_the_same_command_gives_the_same_picture_and_options_change_it(squeeze, picture, tmp_path):
     def made(*options) -> np.ndarray:
         out = tmp_path / "out.png"

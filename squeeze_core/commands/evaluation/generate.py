@@ -44,7 +44,7 @@ def generate(
     seeds: Annotated[int, typer.Option(min=0, help="Pictures a prompt; 0: as many as the benchmark asks for.")] = 0,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
     limit: Annotated[int, typer.Option(min=0, help="Only the first prompts, to try things out; 0: all.")] = 0,
-    side: Annotated[int, typer.Option(help="Pixels of the square pictures; 0: 1024, toy world 256.")] = 0,
+    side: Annotated[int, typer.Option(help="Pixels of the square pictures; 0: 1024, toy world 128.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 28,
     curve: Annotated[str, typer.Option(help="cosine, raised_cosine, flux or linear.")] = "cosine",
     tau_1: Annotated[
@@ -79,7 +79,7 @@ def generate(
     cases = benchmarks.read(benchmark, data)
     cases = replace(cases, samples=cases.samples[: limit or None], seeds=seeds or cases.seeds)
     trained = adapter_file.read_config(toyworld.build().adapter if toy else adapter)  # type: ignore[arg-type]
-    pixels = side or (256 if toy else 1024)
+    pixels = side or (toyworld.SIDE if toy else 1024)
     settings = GenerationSettings(
         height=pixels,
         width=pixels,
@@ -88,7 +88,7 @@ def generate(
         gate=_gate(trained.gate, *_taus(benchmark, tau_1, tau_2), late),
         guidance=guidance,
         true_cfg=cfg,
-        long_side=256 if toy else 0,
+        long_side=toyworld.SIDE if toy else 0,
     )
     made_with = _made_with(settings, data, label or out.resolve().name, first_seed, cases.seeds)
     made_with["models"] = {
