@@ -60,7 +60,7 @@ class Row:
 def rows() -> list[Row]:
     """Every row that needs nothing but the adapters of `squeeze toyworld train` and of the ablations."""
     found = [
-        Row("MLLM + VAE, gated", "1, 2"),
+        Row("MLLM + VAE, gated", "1, 2, 7"),
         Row("MLLM only", "1, 2", MLLM_ONLY),
         Row("VAE only", "1, 2", VAE_ONLY),
     ]
@@ -78,9 +78,9 @@ def rows() -> list[Row]:
             found.append(Row(f"{what} layers {layers} zeroed", "A", settings=settings))
     for name in ("dual", "single", "last_layer", "blend_vit", "mix_vit"):
         found.append(Row(name, "6", MLLM_ONLY, adapter=f"table6_{name}"))
-    for name, adapter in (("two stages", "adapter"), ("one stage", "table7_one_stage")):
-        found.append(Row(f"{name}, gated", "7", adapter=adapter))
-        found.append(Row(f"{name}, both branches throughout", "7", BOTH, adapter=adapter))
+    found.append(Row("both branches throughout", "7", BOTH))
+    found.append(Row("one stage, gated", "7", adapter="table7_one_stage"))
+    found.append(Row("one stage, both branches throughout", "7", BOTH, adapter="table7_one_stage"))
     for kind in ("reasoning", "several"):
         found.append(Row(f"{kind}, MLLM only", "3", MLLM_ONLY, kind=kind))
         found.append(Row(f"{kind}, gated", "3", kind=kind))

@@ -50,6 +50,7 @@ def test_test_pairs_show_only_identities_that_no_training_shows():
 def test_every_row_has_a_name_of_its_own_and_table_c_is_whole():
     rows = table.rows()
     assert len({row.key for row in rows}) == len(rows)
+    assert len({repr(replace(row, name="", table="")) for row in rows}) == len(rows), "nothing is measured twice"
     measured = {(row.gate.tau_1, row.gate.tau_2, row.settings.true_cfg) for row in rows if row.table == "C"}
     papers = {(*taus, 2.5) for taus in ((0.0, 0.0), (1.0, 1.0), (0.97, 0.90), (0.85, 0.70))}
     papers |= {(0.95, 0.85, cfg) for cfg in (1.5, 2.0, 2.5, 3.0, 4.0)}
