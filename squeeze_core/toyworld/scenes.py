@@ -18,6 +18,7 @@ from .backgrounds import BACKGROUNDS, painted
 from .figures import COLOURS, FIGURES, OBJECTS, PATTERNS, SHAPES, Identity, Pose, own_frame
 
 SIDE = 128
+MOST_SUBJECTS = 3
 SAMPLES = 3  # points a side of a pixel, for smooth edges
 # Subjects stand on the grid of FLUX's tokens, 16 pixels wide, in two sizes and three turns, most of them upright:
 # a token's part of a shape looks the same wherever the subject stands, which leaves a small FLUX less to learn.

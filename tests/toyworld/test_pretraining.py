@@ -118,12 +118,12 @@ def test_flux_learns_where_its_tokens_stand_and_what_they_show(drawing):
     ids = [drawing._ids("a photo of a red star, in the middle, on a beach")] * 4
     scene = scenes.single(0, 3).scene
     truth = torch.stack([painter.shown(scene)] * 4).float()
-    who = torch.tensor([[answers(scene)]] * 4)
+    who, covered = (torch.stack([each[None]] * 4) for each in painter.whereabouts(scene))
     losses = []
     for _ in range(60):
         context, present = drawing._context(ids, [False] * 4)
         drawing._velocity(torch.randn(4, 16, 16, 16), torch.ones(4), context, present)
-        losses.append(drawing.module.asked(truth, who))
+        losses.append(drawing.module.asked(truth, who, covered))
         sum(losses[-1].values()).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -143,12 +143,13 @@ def test_the_t5_learns_the_order_of_two_colours(drawing):
     told = [scenes.single(0, i, options) for i in range(40)]
     told = [one for one in told if one.scene.subjects[0].identity.second is not None][:12]
     turned = [
-        (one.caption.replace(f"{a} and {b}", f"{b} and {a}"), answers(replaced_colours(one.scene)))
+        (one.caption.replace(f"{a} and {b}", f"{b} and {a}"), replaced_colours(one.scene))
         for one in told
         for a, b in [(one.scene.subjects[0].identity.colour, one.scene.subjects[0].identity.second)]
     ]
     ids = [drawing._ids(text) for text in (*(one.caption for one in told), *(text for text, _ in turned))]
-    who = torch.tensor([*(answers(one.scene) for one in told), *(answer for _, answer in turned)])
+    shown = [*(one.scene for one in told), *(scene for _, scene in turned)]
+    who = torch.stack([painter.whereabouts(scene)[0] for scene in shown])
     assert not any(text == one.caption for one, (text, _) in zip(told, turned))
     optimizer = torch.optim.AdamW(drawing.module.parameters(), 1e-3)
     losses = []
@@ -165,6 +166,9 @@ def test_the_t5_learns_the_order_of_two_colours(drawing):
     assert drawing.module.misheard(context, present, who, [True] * len(ids)) == 0, (
         "of what is not told nobody is asked"
     )
+    two = who.clone()
+    two[:, 1] = who[:, 0]
+    assert drawing.module.misheard(context, present, two, [False] * len(ids)) == 0, "nor of two toys in one caption"
 
 
 def replaced_colours(scene: scenes.Scene) -> scenes.Scene:
@@ -203,17 +207,27 @@ def test_both_pictures_of_a_twin_show_the_same_toy(drawing):
     assert set(answers(many)) == {-100}
 
 
+def test_text_is_left_out_as_often_as_asked_with_pictures_in_sight_and_without(drawing, monkeypatch):
+    for alone, beside in ((1.0, 0.0), (0.0, 1.0)):
+        settings = drawing.settings.model_copy(update={"textless": alone, "twins_textless": beside})
+        monkeypatch.setattr(drawing, "settings", settings)
+        single, twin = drawing.batch(range(16))
+        assert set(single.without) == {bool(alone)} and set(twin.without) == {bool(beside)}
+
+
 def test_two_toys_are_painted_from_a_picture_of_each_and_a_prompt_that_numbers_them(drawing):
     later = next(index for index in range(0, 1024, 16) if drawing._pool(index) is drawing.trios)
     single, trio = drawing.batch(range(later, later + 16))
     assert trio.latents.shape[1] == 3 and all("the toy of picture 1 " in text for text in trio.texts)
-    assert (trio.who[:, 0] == -100).all() and (trio.who[:, 1:] != -100).all(), "each picture in sight is asked who"
+    assert (trio.who[:, 0, :2] == trio.who[:, 1:, 0]).all() and (trio.who[:, 0, :2] != -100).all()
+    assert (trio.who[:, 0, 2] == -100).all() and (trio.who[:, 1:, 1:] == -100).all(), "nobody else is there"
+    together = trio.covered[:, 0, 0] * trio.covered[:, 0, 1]
+    assert torch.allclose(trio.covered.sum(-1)[:, 0, :2], torch.ones(1)) and together.max() < 1e-3, "apart"
     _, numbers = drawing.loss([single, trio])
     assert list(numbers) == list(drawing.loss(drawing.batch(range(16)))[1])
     assert numbers["trios_unrecognised"] > 1.5 and numbers["twins_drawn"] == 0
-    assert not {"unrecognised", "twins_misheard", "trios_misheard", "trios_mistaken"} & numbers.keys(), (
-        "never asked"
-    )
+    assert not {"unrecognised", "twins_misheard", "trios_misheard"} & numbers.keys(), "never asked"
+    assert numbers["trios_mistaken"] > 1.5
     for number in range(16):
         (target, *seen), _ = drawing.trios._sample(number)
         assert [one.identity for one in target.subjects] == [scene.subjects[0].identity for scene in seen]

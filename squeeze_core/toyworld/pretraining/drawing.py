@@ -21,9 +21,8 @@ from ...sigmas import sigmas as noise_levels
 from ...training.draws import Draws
 from ...training.task import Task
 from .. import flux, scenes, vae
-from .painter import WEIGHTS, Painter, shown
+from .painter import WEIGHTS, Painter, shown, whereabouts
 from .pool import Pool, Singles, Trios, Twins, encoded
-from .questions import answers
 from .settings import FluxSettings
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 
 SAMPLING_STEPS = 24
 _KINDS = ("", "twins_", "trios_")  # of samples, by how many pictures are in sight; before their numbers in the log
-# Captions alone tell who is painted, and only lone toys are asked for.
-_NEVER_ASKED = {"": ("unrecognised",), "twins_": ("misheard",), "trios_": ("misheard", "mistaken")}
+# Captions alone tell who is painted, and nothing is in sight with them.
+_NEVER_ASKED = {"": ("unrecognised",), "twins_": ("misheard",), "trios_": ("misheard",)}
 _SHOWN = 8  # samples of a kind on the sheet
 _TOGETHER = 64  # samples in a row whose twins are all of one kind, so that a batch has two kinds and not three
 _UPWARDS = 0.6
@@ -46,7 +45,7 @@ class Batch:
 
     latents: [b, scenes, 16, 16, 16] raw, the one to paint first. noise: [b, 16, 16, 16]. sigma: [b], 1 is noise.
     without: which have no text. shown: [b, 64, features], by the picture's tokens, see `painter.shown`.
-    who: [b, scenes, questions], see `questions.answers`.
+    who: [b, scenes, toys, questions]. covered: [b, scenes, toys, 64], see `painter.whereabouts`.
     """
 
     latents: torch.Tensor
@@ -56,6 +55,7 @@ class Batch:
     without: list[bool]
     shown: torch.Tensor
     who: torch.Tensor
+    covered: torch.Tensor
 
 
 class DrawingTask(Task):
@@ -94,7 +94,7 @@ class DrawingTask(Task):
         pools = zip(_KINDS, (self.singles, self.twins, self.trios))
         self.pools: dict[str, Pool] = {kind: pool for kind, pool in pools if pool.size}
         self._ids_of: dict[str, torch.Tensor] = {}
-        self._truth_of: dict[tuple[Pool, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._truth_of: dict[tuple[Pool, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def to(self, device: torch.device) -> None:
         super().to(device)
@@ -125,15 +125,17 @@ class DrawingTask(Task):
         # little is, the VAE's decoder forgives. So a quarter lies above 0.95, a twelfth below 0.3.
         sigmas = [math.cos(math.pi / 2 * draws.spread("sigma", index)) ** _UPWARDS for index in indices]
         numbers = [draws.shuffled("pool", index, pool.size) for index in indices]
-        truth = [self._truth(pool, number) for number in numbers]
+        features, who, covered = (torch.stack(each) for each in zip(*(self._truth(pool, i) for i in numbers)))
+        textless = settings.textless if pool is self.singles else settings.twins_textless
         return Batch(
             latents=torch.stack([pool.latents(number) for number in numbers]),
             texts=[pool.text(number) for number in numbers],
             noise=torch.stack([draws.normal("noise", index, (16, side, side)) for index in indices]),
             sigma=torch.tensor(sigmas, dtype=torch.float32),
-            without=[draws.chance("textless", index, settings.textless) for index in indices],
-            shown=torch.stack([shows for shows, _ in truth]),
-            who=torch.stack([who for _, who in truth]),
+            without=[draws.chance("textless", index, textless) for index in indices],
+            shown=features,
+            who=who,
+            covered=covered,
         )
 
     def loss(self, batch: list[Batch]) -> tuple[torch.Tensor, dict[str, float]]:
@@ -163,7 +165,8 @@ class DrawingTask(Task):
         at = sigma[:, None, None, None]
         noisy = (1 - at) * picture + at * noise
         predicted = self._velocity(noisy, sigma, context, present, tuple(twin))
-        asked = self.module.asked(part.shown.to(self.device, torch.float32), part.who.to(self.device))
+        truth = (each.to(self.device) for each in (part.shown.float(), part.who, part.covered))
+        asked = self.module.asked(*truth)
         untold = [bool(twin) or without for without in part.without]
         asked["misheard"] = self.module.misheard(context, present, part.who[:, 0].to(self.device), untold)
         return (predicted - (noise - picture)).square().mean(), asked
@@ -258,10 +261,12 @@ class DrawingTask(Task):
         context = context * (tokens & heard[:, None])[..., None].to(self.device)
         return context, tokens.to(self.device)
 
-    def _truth(self, pool: Pool, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _truth(self, pool: Pool, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a sample's tokens show, who is in its pictures, and where."""
         if (pool, number) not in self._truth_of:
             seen = pool.scenes_of(number)
-            self._truth_of[pool, number] = shown(seen[0]), torch.tensor([answers(scene) for scene in seen])
+            who, covered = (torch.stack(each) for each in zip(*(whereabouts(scene) for scene in seen)))
+            self._truth_of[pool, number] = shown(seen[0]), who, covered
         return self._truth_of[pool, number]
 
     def _ids(self, text: str) -> torch.Tensor:

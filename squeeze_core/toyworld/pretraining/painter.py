@@ -8,6 +8,7 @@ Here the world itself tells it: where a token stands, which of its cells the sub
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from ... import flux as flux_model
 from .. import flux, scenes, tokenizer
-from .questions import IGNORED, WHO, misread
+from .questions import IGNORED, WHO, answers, misread
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -61,11 +62,11 @@ class Painter(nn.Module):
     shapes: which cells of each token a subject covers, and which show its second colour, behind the last double
         block and all single blocks but the last. Within 500 steps the masks have corners.
     colours: of the cells, behind the single blocks.
-    who: shape, colours and pattern of a lone subject, from the mean of a picture's tokens, behind every block; of
-        the picture that is painted and of one that shows the same toy. So blocks learn to recognise a toy in
-        clean tokens, and to hand on who it is.
-    told: the same, from the mean of a caption's tokens behind the T5. All text tokens stand at one position for
-        FLUX, so only the T5 can tell the first colour from the second, see `text_encoder`.
+    who: shape, colours and pattern of each toy, from the mean of the tokens that it covers, behind every block; in
+        the picture that is painted and in those in sight. So blocks learn to recognise a toy in clean tokens, and
+        to hand on who it is to where it is to stand.
+    told: the same of a lone toy, from the mean of a caption's tokens behind the T5. All text tokens stand at one
+        position for FLUX, so only the T5 can tell the first colour from the second, see `text_encoder`.
     """
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
@@ -86,16 +87,16 @@ class Painter(nn.Module):
     def _hear(self, number: int, block: nn.Module, given: Any, made: tuple[torch.Tensor, torch.Tensor]) -> None:
         self._said[number] = made[1]  # the picture's tokens
 
-    def asked(self, truth: torch.Tensor, who: torch.Tensor) -> dict[str, torch.Tensor]:
+    def asked(self, truth: torch.Tensor, who: torch.Tensor, covered: torch.Tensor) -> dict[str, torch.Tensor]:
         """Losses of the last pictures' readouts, means over tokens and blocks: cross-entropies, mean squares.
 
-        truth: [b, tokens, features], see `shown`. who: [b, pictures, 4 or more], as `questions.answers` gives
-        them, of the picture that is painted and of those in sight.
+        truth: [b, tokens, features] of the picture that is painted, see `shown`. who: [b, pictures, toys,
+        questions] and covered: [b, pictures, toys, tokens], of it and those in sight, see `whereabouts`.
         """
-        heard = [self._said[number] for number in sorted(self._said)]
+        heard = [self._said[number].unflatten(1, (-1, _ROWS**2)) for number in sorted(self._said)]
         self._said.clear()
-        said = [tokens[:, : _ROWS**2] for tokens in heard]
-        twins = [tokens[:, _ROWS**2 :].unflatten(1, (-1, _ROWS**2)) for tokens in heard]
+        said = [tokens[:, 0] for tokens in heard]
+        toys = [covered @ tokens for tokens in heard]  # [b, pictures, toys, width]
         doubles = len(self.places)
         tokens = torch.cartesian_prod(torch.arange(_ROWS), torch.arange(_ROWS))
         where = tokens.to(truth.device).expand(len(truth), -1, -1).flatten()
@@ -112,12 +113,11 @@ class Painter(nn.Module):
             "miscoloured": [
                 F.mse_loss(readout(heard), colours) for readout, heard in zip(self.colours, said[doubles:])
             ],
-            "mistaken": [_mistaken(readout(heard.mean(1)), who[:, 0]) for readout, heard in zip(self.who, said)],
+            "mistaken": [_mistaken(readout(heard[:, 0]), who[:, 0]) for readout, heard in zip(self.who, toys)],
         }
-        if twins[0].shape[1]:
-            shown = who[:, 1:].flatten(0, 1)
+        if who.shape[1] > 1:
             losses["unrecognised"] = [
-                _mistaken(readout(heard.mean(2)).flatten(0, 1), shown) for readout, heard in zip(self.who, twins)
+                _mistaken(readout(heard[:, 1:]), who[:, 1:]) for readout, heard in zip(self.who, toys)
             ]
         return {name: torch.stack(each).mean() for name, each in losses.items()}
 
@@ -127,14 +127,32 @@ class Painter(nn.Module):
         """Cross-entropy of what captions tell of who is painted, mean over those that tell it; 0 if none does.
 
         context: [b, tokens, width] of the T5, zero where padded. present: [b, tokens], which are not.
-        who: [b, 4 or more]. untold: texts in which it is not.
+        who: [b, toys, questions] of the picture, whose caption is asked if it shows one. untold: texts in which it
+        is not told.
         """
-        asked = who.masked_fill(torch.tensor(untold, device=who.device)[:, None], IGNORED)
+        several = (who[:, 1:, 0] != IGNORED).any(1)
+        asked = who[:, 0].masked_fill((several | torch.tensor(untold, device=who.device))[:, None], IGNORED)
         return _mistaken(self.told(context.sum(1) / present.sum(1, keepdim=True)), asked)
 
 
 def _mistaken(answers: torch.Tensor, who: torch.Tensor) -> torch.Tensor:
-    return misread(answers.split(_ANSWERS, -1), who)
+    return misread(answers.flatten(0, -2).split(_ANSWERS, -1), who.flatten(0, -2))
+
+
+def whereabouts(scene: scenes.Scene) -> tuple[torch.Tensor, torch.Tensor]:
+    """Who is in a picture, [toys, questions] int64, and what of each token it covers, [toys, tokens] summing to 1.
+
+    Always as many toys as a scene can have. `questions.IGNORED` and zeros for those that are not there, and for
+    what a toy carries when it is shown alone.
+    """
+    who = torch.full((scenes.MOST_SUBJECTS, len(WHO)), IGNORED)
+    covered = torch.zeros(scenes.MOST_SUBJECTS, _ROWS**2)
+    for i, subject in enumerate(scene.subjects):
+        alone = replace(scene, subjects=(replace(subject, carries=None),))
+        who[i] = torch.tensor(answers(alone)[: len(WHO)])
+        covers = torch.from_numpy(scenes.masks(alone, _ROWS, _CELLS)[0]).flatten()
+        covered[i] = covers / covers.sum()
+    return who, covered
 
 
 def shown(scene: scenes.Scene) -> torch.Tensor:

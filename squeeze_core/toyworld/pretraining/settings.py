@@ -66,7 +66,8 @@ class FluxSettings(PartSettings):
     twins: share of samples that are painted with another picture of the same toy in sight, as VAE tokens, from a
         prompt that does not tell who it is. twin_pool: of these, different pairs.
     trios: share of those samples that are painted with two toys, each in a picture of its own. trio_pool: alike.
-    textless: share of samples without text, the one zero token of the gate's late stage.
+    textless: share of samples without text, the one zero token of the gate's late stage. twins_textless: alike, of
+        those with other pictures in sight, which alone speak in that stage.
     guidance: FLUX's guidance input while training.
     """
 
@@ -77,6 +78,7 @@ class FluxSettings(PartSettings):
     trios: float = Field(default=0.0, ge=0, le=1)
     trio_pool: int = Field(default=2048, ge=1)
     textless: float = Field(default=0.1, ge=0, le=1)
+    twins_textless: float = Field(default=0.1, ge=0, le=1)
     guidance: float = Field(default=1.0, ge=0)
 
 
