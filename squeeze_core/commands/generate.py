@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from ..gate import Gate
     from ..generation import GenerationSettings
 
-EXAMPLE = 'squeeze generate --reference picture.png --prompt "A photo of the toy on a beach" --out out.png'
+EXAMPLE = (
+    'squeeze generate --reference toy.png --prompt "a photo of the small toy, at the top, on a beach" --out out.png'
+)
 
 _SIDE = 1024
 _Models = Optional[Path]  # noqa: UP045, typer reads it at run time, on Python 3.10 too
