@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from . import adapter as adapter_file
+from . import clip as clip_text
 from . import flux, loading, references
 from .adapter import Adapter, AdapterConfig
+from .clip import PooledText
 from .dla import Aggregator, LayerWeights
 from .errors import SqueezeError
 from .flux import Conditioning
@@ -48,7 +50,8 @@ _KEPT_REFERENCES = 32
 class SqueezePipeline:
     """FLUX.1, its VAE, an MLLM and what an adapter holds, ready to generate.
 
-    device: None means a CUDA GPU if there is one, else the CPU. offload: the models rest on the CPU, and only
+    clip: for adapters trained with CLIP-L's pooled vector. device: None means a CUDA GPU if there is one, else the
+    CPU. offload: the models rest on the CPU, and only
     the one at work is on the device. An encoded prompt or reference is kept, so that another gate, seed,
     schedule, guidance, layer selection or adapter (`use_adapter`) runs neither the MLLM nor the VAE again.
 
@@ -63,18 +66,22 @@ class SqueezePipeline:
         dla: Aggregator,
         config: AdapterConfig,
         *,
+        clip: PooledText | None = None,
         device: torch.device | str | None = None,
         offload: bool = False,
     ) -> None:
         _check(config, mllm, transformer)
+        if clip is not None:
+            clip.check_width(transformer.config.pooled_projection_dim)
         self.transformer, self.vae, self.mllm, self.dla, self.config = transformer, vae, mllm, dla, config
+        self.clip = clip
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.offload = offload
         self._fused = False
         self._prompts: OrderedDict[tuple, LayerStates] = OrderedDict()
         self._latents: OrderedDict[str, torch.Tensor] = OrderedDict()
         if not offload:
-            for module in (transformer, vae, mllm.model, dla):
+            for module in (transformer, vae, mllm.model, dla, *((clip.model,) if clip is not None else ())):
                 module.to(self.device)
 
     @classmethod
@@ -85,6 +92,7 @@ class SqueezePipeline:
         mllm: str | Path,
         adapter: str | Path,
         *,
+        clip: str | Path | None = None,
         dtype: loading.Dtype = "default",
         mllm_dtype: Any = "default",
         strength: float = 1.0,
@@ -95,7 +103,8 @@ class SqueezePipeline:
         """Load everything from the disk; nothing is downloaded.
 
         flux, vae: diffusers folders, or .safetensors files in the published layout; vae None means the VAE in
-        the folder of flux. mllm: a folder, see `mllm.load`. adapter: a file. dtype: of FLUX and the VAE.
+        the folder of flux. mllm: a folder, see `mllm.load`. adapter: a file. clip: a folder, see `clip.load`, for
+        an adapter that asks for it; None means the one in the folder of flux. dtype: of FLUX and the VAE.
         strength, fuse: of the LoRA, see `loading.apply_lora`. Raises `SqueezeError` for what does not fit.
         """
         from .mllm.loading import load as load_mllm
@@ -103,9 +112,10 @@ class SqueezePipeline:
         loaded = adapter_file.load(adapter)  # the smallest first: its mistakes should not cost minutes
         backbone = load_mllm(mllm, mllm_dtype, device="cpu")
         loaded.config.check_mllm(backbone.identity)
+        words = clip_text.load(flux if clip is None else clip) if loaded.config.pooled == "clip_l" else None
         autoencoder = loading.load_vae(flux if vae is None else vae, dtype)
         transformer = loading.load_flux(flux, dtype)
-        return cls._adapted(transformer, autoencoder, backbone, loaded, strength, fuse, device, offload)
+        return cls._adapted(transformer, autoencoder, backbone, loaded, strength, fuse, device, offload, words)
 
     @classmethod
     def from_toy_world(
@@ -125,10 +135,20 @@ class SqueezePipeline:
         fuse: bool,
         device: torch.device | str | None,
         offload: bool,
+        clip: PooledText | None = None,
     ) -> SqueezePipeline:
         adapter.config.check_dit(flux.spec_of(transformer))
         loading.apply_lora(transformer, adapter.lora, strength, fuse)
-        made = cls(transformer, vae, mllm, adapter.aggregator, adapter.config, device=device, offload=offload)
+        made = cls(
+            transformer,
+            vae,
+            mllm,
+            adapter.aggregator,
+            adapter.config,
+            clip=clip,
+            device=device,
+            offload=offload,
+        )
         made._fused = fuse and bool(adapter.lora)
         return made
 
@@ -167,8 +187,9 @@ class SqueezePipeline:
 
         images: references, in the order in which the prompt names them. masks: one for each, white at the
         subject, or None. mllm_images: other pictures for the MLLM to read; None means `images`.
-        pooled: [1, 768] of CLIP-L, for adapters trained with it. noise: [batch, 16, height / 8, width / 8]
-        instead of a seed. sigmas: [steps + 1], falling, instead of steps and curve. Raises `SqueezeError`.
+        pooled: [1, 768] of CLIP-L, for adapters trained with it, instead of that of the prompt.
+        noise: [batch, 16, height / 8, width / 8] instead of a seed. sigmas: [steps + 1], falling, instead of steps
+        and curve. Raises `SqueezeError`.
         """
         settings = settings or GenerationSettings()
         levels = self._levels(settings, sigmas)
@@ -191,7 +212,7 @@ class SqueezePipeline:
         gate = settings.gate or self.config.gate.gate
         latents = self.sample(
             context[None],
-            self._pooled(pooled),
+            self._pooled(pooled, prompt),
             encoded,
             noise,
             levels,
@@ -343,15 +364,18 @@ class SqueezePipeline:
             )
         return noise
 
-    def _pooled(self, pooled: torch.Tensor | None) -> torch.Tensor:
+    def _pooled(self, pooled: torch.Tensor | None, prompt: str) -> torch.Tensor:
         width = self.transformer.config.pooled_projection_dim
         if pooled is None:
-            if self.config.pooled != "zeros":
+            if self.config.pooled == "zeros":
+                return torch.zeros(1, width, device=self.device)
+            if self.clip is None:
                 raise SqueezeError(
-                    "This adapter was trained with CLIP-L's pooled vector. Give it as pooled, of shape "
-                    f"[1, {width}]."
+                    "This adapter was trained with CLIP-L's pooled vector. Load the pipeline with a clip, or give "
+                    f"pooled, of shape [1, {width}]."
                 )
-            return torch.zeros(1, width, device=self.device)
+            with self._at_work(self.clip.model):
+                return self.clip.encode([prompt])
         if tuple(pooled.shape) != (1, width):
             raise SqueezeError(f"The pooled vector is {list(pooled.shape)}; it must be [1, {width}].")
         return pooled.to(self.device)

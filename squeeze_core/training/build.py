@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import adapter as adapter_file
+from .. import clip as clip_text
 from .. import flux, loading, lora
 from ..adapter import AdapterConfig, MLLMSpec
+from ..clip import PooledText
 from ..data.examples import BrokenExample, Example, Examples, Walk
 from ..data.pictures import read_rgb
 from ..dla import Aggregator, DLAConfig
@@ -40,8 +42,11 @@ def squeeze_task(config: TrainConfig) -> SqueezeTask:
     mllm = load_mllm(_path(models.mllm, "mllm"), models.mllm_dtype, device="cpu")
     vae = loading.load_vae(_path(models.vae or models.flux, "vae"), models.dtype)
     vae = vae.to(memory_format=torch.channels_last)  # convolutions take a third less time on a CPU
+    clip = None
+    if config.pooled == "clip_l":
+        clip = clip_text.load(models.clip or _path(models.flux, "flux"))
     transformer = loading.load_flux(_path(models.flux, "flux"), models.dtype)
-    return new_task(config, transformer, vae, mllm, walk, fixed)
+    return new_task(config, transformer, vae, mllm, walk, fixed, clip)
 
 
 def new_task(
@@ -51,16 +56,18 @@ def new_task(
     mllm: Backbone,
     walk: Walk,
     fixed: Sequence[tuple[str, tuple[Image, ...]]] = (),
+    clip: PooledText | None = None,
 ) -> SqueezeTask:
     """The task on models that are there: the LoRA goes into FLUX, weights are new or those of `config.init`.
 
-    fixed: prompts and references of which pictures are made now and then. Raises `SqueezeError`.
+    fixed: prompts and references of which pictures are made now and then. clip: for `config.pooled` "clip_l".
+    Raises `SqueezeError`.
     """
     adapter = _adapter_config(config, transformer, mllm.identity)
     module = _trained(config, transformer, adapter)
     if config.init is not None:
         _begin_with(module, Path(config.init).expanduser(), config, adapter)
-    return SqueezeTask(config, module, vae, mllm, walk, adapter, fixed)
+    return SqueezeTask(config, module, vae, mllm, walk, adapter, fixed, clip)
 
 
 def open_data(config: TrainConfig) -> Walk:
@@ -119,6 +126,7 @@ def _adapter_config(
         ),
         system_prompt=config.system_prompt,
         tiles=config.tiles,
+        pooled=config.pooled,
         gate=config.gate,
         placement=config.placement,
         guidance=config.inference_guidance,

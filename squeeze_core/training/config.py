@@ -29,7 +29,8 @@ class Models(BaseModel):
     """Where the base models lie. "toyworld" takes that part of the toy world.
 
     flux, vae: a diffusers folder or a .safetensors file; vae None is the VAE in the folder of flux. mllm: a
-        folder. dtype: of FLUX and the VAE; mllm_dtype: of the MLLM; all three stay frozen.
+        folder. clip: a folder, see `squeeze_core.clip.load`; None is the one in the folder of flux.
+    dtype: of FLUX and the VAE; mllm_dtype: of the MLLM; all of them stay frozen.
     flux_name, mllm_name: what the adapter tells its users to load; None means the last part of the path.
     """
 
@@ -38,6 +39,7 @@ class Models(BaseModel):
     flux: str
     mllm: str
     vae: str | None = None
+    clip: str | None = None
     dtype: Dtype = "bf16"
     mllm_dtype: Literal["default", "fp32", "bf16", "fp16", "fp8_e4m3fn"] = "bf16"
     flux_name: str | None = None
@@ -155,6 +157,7 @@ class TrainConfig(LoopSettings):
         one reference and 320 for several. crop: what is cut of a target that does not fit its bucket.
     timesteps: "uniform_shifted" (UNO: uniform over 1,000 times under FLUX's shift), "logit_normal", or "cosine":
         as often as the sampler's cosine curve visits them.
+    pooled: FLUX's pooled vector, "zeros" or "clip_l": CLIP-L's of the prompt; zeros where the context is dropped.
     guidance: FLUX's guidance input while training; inference_guidance: what the adapter tells inference.
     gate: what the adapter tells inference; training has none, all branches hear all times (section 3.5).
     calls: how a micro-batch meets FLUX: "group" puts samples of equal sizes and text lengths together, "mask"
@@ -171,6 +174,7 @@ class TrainConfig(LoopSettings):
     lora: LoRASettings = LoRASettings()
     drops: Drops = Drops()
     timesteps: Timesteps = "uniform_shifted"
+    pooled: Literal["zeros", "clip_l"] = "zeros"
     guidance: float = Field(default=1.0, ge=0)
     inference_guidance: float = Field(default=2.5, ge=0)
     gate: GateSpec = GateSpec()
@@ -189,6 +193,8 @@ class TrainConfig(LoopSettings):
     def _fits_together(self) -> TrainConfig:
         if self.drops.references and not self.vae_references:
             raise ValueError("drops.references is above 0, but vae_references is off: there is nothing to drop.")
+        if self.pooled == "clip_l" and self.models.clip is None and self.models.flux.endswith(".safetensors"):
+            raise ValueError('flux is one file, so pooled "clip_l" needs models.clip.')
         if self.sharding == "fsdp2" and self.calls != "each":
             raise ValueError('sharding "fsdp2" needs calls "each": every process must run FLUX equally often.')
         return self

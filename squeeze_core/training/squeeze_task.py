@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .. import flux
 from ..adapter import AdapterConfig
+from ..clip import PooledText
 from ..data.buckets import fitted, nearest
 from ..data.examples import Example, Walk
 from ..dla import Aggregator
@@ -78,9 +79,12 @@ class SqueezeTask(Task):
         walk: Walk,
         adapter: AdapterConfig,
         fixed: Sequence[tuple[str, tuple[Image, ...]]],
+        clip: PooledText | None = None,
     ) -> None:
+        if clip is not None:
+            clip.check_width(module.transformer.config.pooled_projection_dim)
         self.config, self.module, self.vae, self.mllm, self.walk = config, module, vae, mllm, walk
-        self.adapter = adapter
+        self.adapter, self.clip = adapter, clip
         self.fixed = tuple(fixed)
         self.draws = Draws(config.seed)
         self.latents = LatentCache(vae, config.latent_cache)
@@ -94,6 +98,8 @@ class SqueezeTask(Task):
         super().to(device)
         self.vae.to(device)
         self.mllm.model.to(device)
+        if self.clip is not None:
+            self.clip.model.to(device)
 
     def shard_units(self) -> list[nn.Module]:
         transformer = self.module.transformer
@@ -134,7 +140,13 @@ class SqueezeTask(Task):
         )
         module = self.module
         pipeline = SqueezePipeline(
-            module.transformer, self.vae, self.mllm, module.aggregator, self.adapter, device=self.device
+            module.transformer,
+            self.vae,
+            self.mllm,
+            module.aggregator,
+            self.adapter,
+            clip=self.clip,
+            device=self.device,
         )
         return {
             f"{number}": _side_by_side([*images, *pipeline.generate(prompt, images, settings).images])
@@ -149,6 +161,7 @@ class SqueezeTask(Task):
             "data": self.walk.identity(),
             "vae": self.latents.vae_hash,
             "flux": self._flux_hash,
+            **({} if self.clip is None else {"clip": weights_hash(self.clip.model.state_dict())}),
             **self.config.model_dump(mode="json", include=set(names)),
         }
 
@@ -196,7 +209,7 @@ class SqueezeTask(Task):
         context, present = _padded(contexts)
         heard = flux.Conditioning(
             context=context,
-            pooled=context.new_zeros(len(samples), self.module.transformer.config.pooled_projection_dim),
+            pooled=self._pooled([sample.prompt for sample in samples]).to(context),
             guidance=self.config.guidance,
             references=tuple(
                 torch.cat([self._scaled(picture) for picture in pictures])
@@ -207,6 +220,15 @@ class SqueezeTask(Task):
         )
         predicted = flux.velocity(self.module.transformer, (1 - at) * picture + at * noise, sigma, heard)
         return (predicted - (noise - picture)).square().flatten(1).mean(1)
+
+    def _pooled(self, prompts: Sequence[Prompt | None]) -> torch.Tensor:
+        """[prompts, 768] for FLUX: zeros, or what CLIP-L gives of the prompts that are not dropped."""
+        width = self.module.transformer.config.pooled_projection_dim
+        vectors = torch.zeros(len(prompts), width, device=self.device)
+        told = [number for number, prompt in enumerate(prompts) if prompt is not None]
+        if self.clip is not None and told:
+            vectors[told] = self.clip.encode([prompt.text for prompt in prompts if prompt is not None])
+        return vectors
 
     def _scaled(self, picture: Picture) -> torch.Tensor:
         latents = self.latents.latents(picture, self.device)
@@ -228,7 +250,7 @@ class SqueezeTask(Task):
         mask = torch.cat([*(each.image_mask for each in heard), torch.tensor([False, True], device=self.device)])
         pooled = torch.cat(
             [
-                _pooled(self.module.aggregator, chunk, chunk_mask)
+                _aggregated(self.module.aggregator, chunk, chunk_mask)
                 for chunk, chunk_mask in zip(every.split(TOKEN_CHUNK, dim=1), mask.split(TOKEN_CHUNK))
             ]
         )
@@ -254,7 +276,7 @@ def _padded(contexts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tenso
     return padded, torch.arange(longest, device=here)[None] < torch.tensor(lengths, device=here)[:, None]
 
 
-def _pooled(aggregator: Aggregator, states: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
+def _aggregated(aggregator: Aggregator, states: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
     """[layers, tokens, hidden] -> [tokens, context]; activations are made again in the backward pass.
 
     At full size they are about 1 GB a tensor for a batch of 16.

@@ -81,6 +81,7 @@ def test_changes_reach_any_depth():
         ("drops.references=0.5", "nothing to drop"),
         ("sharding=fsdp2", 'calls "each"'),
         ("models.flux=flux.safetensors", r"models\.vae"),
+        ("pooled=clip", "'clip_l'"),
         ("dla.text_layers=9-0", "backwards"),
         ("steps", "key=value"),
     ],
@@ -88,6 +89,12 @@ def test_changes_reach_any_depth():
 def test_what_is_wrong_is_named(change, said):
     with pytest.raises(SqueezeError, match=said):
         load_config(CONFIGS / "squeeze_stage1.yaml", [change])
+
+
+def test_one_file_of_flux_holds_no_clip():
+    changes = ["models.flux=flux.safetensors", "models.vae=ae.safetensors"]
+    with pytest.raises(SqueezeError, match=r"models\.clip"):
+        load_config(CONFIGS / "squeeze_stage1.yaml", [*changes, "pooled=clip_l"])
 
 
 def test_files_that_do_not_read_are_named(tmp_path):

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from squeeze_core import flux
+from squeeze_core import clip, flux
 from squeeze_core.references import offsets
 from squeeze_core.training.build import squeeze_task
 from squeeze_core.training.config import parse_config
 from squeeze_core.training.loop import Trainer
 
+from .. import clip_text
 from . import tiny
 from .test_loop import lines, same, saved
 
@@ -134,6 +135,29 @@ def test_a_dropped_context_is_one_zero_token_as_in_the_late_stage(make):
     assert sample.prompt is None and sample.references
     context = task._contexts([None])[0]
     assert context.shape == (1, 1, 32) and not context.any()
+
+
+def test_flux_hears_clips_vector_where_the_config_asks_for_it_and_zeros_where_all_is_dropped(
+    models, uno, tmp_path, monkeypatch
+):
+    words = clip_text.write(tmp_path / "clip")
+    values = tiny.config_values(models, uno, pooled="clip_l", drops=ALWAYS)
+    values["models"]["clip"] = str(words)
+    task = squeeze_task(parse_config(values))
+    assert task.adapter.pooled == "clip_l" and "clip" in task.identity()
+    first, second = task.batch(range(2))
+    heard = []
+    velocity = flux.velocity
+
+    def listening(transformer, latents, sigma, conditioning):
+        heard.append(conditioning.pooled)
+        return velocity(transformer, latents, sigma, conditioning)
+
+    monkeypatch.setattr(flux, "velocity", listening)
+    task.loss([first, replace(second, prompt=None)])
+    told, silent = torch.cat(heard)
+    torch.testing.assert_close(told, clip.load(words).encode([first.prompt.text])[0])
+    assert told.any() and not silent.any()
 
 
 def test_every_trained_weight_has_a_gradient_also_when_all_is_dropped(make):

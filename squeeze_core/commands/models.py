@@ -1,0 +1,101 @@
+"""The models that a command works with: the user's, or the toy world's when none is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import SqueezeError
+from .console import say
+
+if TYPE_CHECKING:
+    from ..adapter import AdapterConfig, GateSpec
+    from ..gate import Gate
+    from ..pipeline import SqueezePipeline
+
+SIDE = 1024  # of a picture, where nothing else is asked for
+
+
+@dataclass(frozen=True)
+class Models:
+    """What `options` says of them. device: None is the GPU, or the CPU for the toy world.
+
+    Raises `SqueezeError` when some are given and others are not.
+    """
+
+    flux: Path | None
+    vae: Path | None
+    mllm: Path | None
+    adapter: Path | None
+    clip: Path | None
+    dtype: str
+    mllm_dtype: str
+    device: str | None
+    offload: bool
+
+    def __post_init__(self) -> None:
+        needed = {"--flux": self.flux, "--mllm": self.mllm, "--adapter": self.adapter}
+        missing = [name for name, path in needed.items() if path is None]
+        if missing and (len(missing) < len(needed) or self.vae is not None or self.clip is not None):
+            raise SqueezeError(
+                f"Some models are given, but not {' and '.join(missing)}. Give --flux, --mllm and --adapter "
+                "together (and --vae, unless --flux is a whole diffusers folder), or none for the toy world."
+            )
+
+    @property
+    def toy(self) -> bool:
+        return self.flux is None
+
+    @property
+    def side(self) -> int:
+        """Of a picture in pixels, unless the user sets another. The toy's FLUX knows one size."""
+        from .. import toyworld
+
+        return toyworld.SIDE if self.toy else SIDE
+
+    @property
+    def long_side(self) -> int:
+        """Of a reference in pixels; 0 leaves it to the number of references."""
+        return self.side if self.toy else 0
+
+    def adapter_config(self) -> AdapterConfig:
+        """Read before gigabytes are loaded, to check against. Raises `SqueezeError`."""
+        from .. import adapter as adapter_file
+        from .. import toyworld
+
+        return adapter_file.read_config(toyworld.build().adapter if self.adapter is None else self.adapter)
+
+    def load(self, strength: float = 1.0) -> SqueezePipeline:
+        """strength: of the adapter's LoRA. Says on stderr what is loaded. Raises `SqueezeError`."""
+        from .. import toyworld
+        from ..pipeline import SqueezePipeline
+
+        if self.flux is None or self.mllm is None or self.adapter is None:
+            toy = toyworld.load()
+            say(f"Toy world: {toy.notice}.")
+            return SqueezePipeline.from_toy_world(toy, strength=strength, device=self.device or "cpu")
+        say("Loading the models ...")
+        return SqueezePipeline.from_files(
+            self.flux,
+            self.vae,
+            self.mllm,
+            self.adapter,
+            clip=self.clip,
+            dtype=self.dtype,  # type: ignore[arg-type]  # checked by the loader
+            mllm_dtype=self.mllm_dtype,
+            strength=strength,
+            device=self.device,
+            offload=self.offload,
+        )
+
+
+def gate_of(own: GateSpec, tau_1: float | None, tau_2: float | None, late: str) -> Gate:
+    """The adapter's gate, with what the user set instead."""
+    from ..gate import Gate
+
+    return Gate(
+        own.tau_1 if tau_1 is None else tau_1,
+        own.tau_2 if tau_2 is None else tau_2,
+        late or own.late,  # type: ignore[arg-type]  # checked by the gate
+    )

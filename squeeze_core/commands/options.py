@@ -1,0 +1,31 @@
+"""Options that `squeeze generate` and `squeeze eval generate` share: which models, and how FLUX samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+# Typer reads these at run time, on Python 3.10 too.
+Flux = Annotated[Optional[Path], typer.Option(help="FLUX.1-dev: diffusers folder or .safetensors.")]  # noqa: UP045
+Vae = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Its VAE; not needed with a whole diffusers folder."),
+]
+Mllm = Annotated[Optional[Path], typer.Option(help="Folder of InternVL3 (-hf) or Qwen2.5-VL.")]  # noqa: UP045
+AdapterFile = Annotated[Optional[Path], typer.Option(help="Adapter .safetensors made for both.")]  # noqa: UP045
+Clip = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder of CLIP-L, if the adapter asks for it; not needed with a whole diffusers folder."),
+]
+Dtype = Annotated[str, typer.Option(help="Of FLUX and VAE: default, fp32, bf16, fp16.")]
+MllmDtype = Annotated[str, typer.Option(help="default, fp32, bf16, fp16, fp8_e4m3fn.")]
+Device = Annotated[str, typer.Option(help="Such as cuda, cuda:1, cpu; empty: the GPU.")]
+Offload = Annotated[bool, typer.Option(help="Only the model at work is on the GPU.")]
+
+Steps = Annotated[int, typer.Option(min=1, help="Sampling steps.")]
+Curve = Annotated[str, typer.Option(help="cosine, raised_cosine, flux or linear.")]
+Late = Annotated[str, typer.Option(help="The MLLM in late steps: drop, zero or keep.")]
+Guidance = Annotated[Optional[float], typer.Option(help="FLUX's guidance embedding.")]  # noqa: UP045
+Cfg = Annotated[float, typer.Option(help="True CFG against the null context; 1 is off.")]
