@@ -84,6 +84,7 @@ def rows() -> list[Row]:
     for kind in ("reasoning", "several"):
         found.append(Row(f"{kind}, MLLM only", "3", MLLM_ONLY, kind=kind))
         found.append(Row(f"{kind}, gated", "3", kind=kind))
+        found.append(Row(f"{kind}, both branches throughout", "3", BOTH, kind=kind))
         found.append(Row(f"{kind}, VAE only", "3", VAE_ONLY, kind=kind))
     return found
 
