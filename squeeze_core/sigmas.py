@@ -55,3 +55,12 @@ def shifted(t: torch.Tensor, mu: float) -> torch.Tensor:
 def flux_mu(tokens: int) -> float:
     """FLUX's shift for a picture of so many tokens: linear, 0.5 at 256 tokens and 1.15 at 4,096."""
     return 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+
+
+def at_size(sigma: float, tokens: int, given: int) -> float:
+    """The level at which a picture of `tokens` tokens is as uncertain as one of `given` tokens is at `sigma`.
+
+    sigma / (1 - sigma) / sqrt(tokens) is equal in both: the error of the best estimate of what all tokens share
+    (Esser et al., "Scaling Rectified Flow Transformers", 2024, equation 23). FLUX's shift is its practical form.
+    """
+    return float(shifted(torch.tensor(sigma, dtype=torch.float64), math.log(tokens / given) / 2))

@@ -21,6 +21,8 @@ import torch
 from ..errors import SqueezeError
 from ..gate import Gate
 from ..generation import GenerationSettings
+from ..references import MULTIPLE
+from ..sigmas import at_size
 from . import measures, scenes
 from .examples import SEED_OF_TEST_PAIRS, ToyExamples, unseen_pairs
 
@@ -69,6 +71,10 @@ def rows() -> list[Row]:
     for cfg in (1.5, 2.0, 2.5, 3.0, 4.0):
         found.append(Row(f"taus 0.95, 0.85, CFG {cfg}", "C", settings=_cfg(cfg)))
     found.append(Row("taus 1.1, 1.1, CFG 2.5", "C", VAE_ONLY, settings=_cfg(2.5)))
+    for side in (512, 1024):
+        gate = as_at(side)
+        found.append(Row(f"{_taus(gate)} (0.95, 0.85 of {side} pixels), CFG 2.5", "C", gate, settings=_cfg(2.5)))
+    found.append(Row(f"{_taus(as_at(512))} (0.95, 0.85 of 512 pixels), no CFG", "C", as_at(512)))
     for layers in ("0-1", "2-3", "4-6"):
         others = ",".join(part for part in ("0-1", "2-3", "4-6") if part != layers)
         for what, settings in (
@@ -87,6 +93,19 @@ def rows() -> list[Row]:
         found.append(Row(f"{kind}, both branches throughout", "3", BOTH, kind=kind))
         found.append(Row(f"{kind}, VAE only", "3", VAE_ONLY, kind=kind))
     return found
+
+
+def as_at(side: int) -> Gate:
+    """The paper's taus where the toy world's pictures are as uncertain as those of so many pixels a side.
+
+    Which size the paper's pictures have is not said. The toy's have 64 tokens: noise hides more of them.
+    """
+    tokens, given = (scenes.SIDE // MULTIPLE) ** 2, (side // MULTIPLE) ** 2
+    return Gate(at_size(GATED.tau_1, tokens, given), at_size(GATED.tau_2, tokens, given))
+
+
+def _taus(gate: Gate) -> str:
+    return f"taus {gate.tau_1:.2f}, {gate.tau_2:.2f}"
 
 
 def _cfg(scale: float) -> GenerationSettings:

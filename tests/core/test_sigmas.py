@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from squeeze_core.errors import SqueezeError
 from squeeze_core.gate import Gate, Stage
-from squeeze_core.sigmas import CURVES, flux_mu, shifted, sigmas
+from squeeze_core.sigmas import CURVES, at_size, flux_mu, shifted, sigmas
 
 
 @given(st.sampled_from(CURVES), st.integers(1, 1000), st.floats(0, 3))
@@ -76,3 +76,20 @@ def test_mu_is_flux_own_for_its_two_fixed_points():
 def test_wrong_settings_are_refused_with_what_is_accepted(options, message):
     with pytest.raises(SqueezeError, match=message):
         sigmas(**{"curve": "cosine", "steps": 4, **options})
+
+
+def test_pictures_of_two_sizes_tell_as_much_at_the_level_of_each():
+    """What tokens share, estimated from noisy ones: its error is the same where `at_size` says so."""
+    generator = torch.Generator().manual_seed(0)
+
+    def error(sigma: float, tokens: int) -> float:
+        noisy = (1 - sigma) * 0.7 + sigma * torch.randn(4000, tokens, generator=generator)
+        return float((noisy.mean(1) / (1 - sigma) - 0.7).square().mean().sqrt())
+
+    assert error(at_size(0.85, 16, 256), 16) == pytest.approx(error(0.85, 256), rel=0.05)
+    assert error(0.85, 16) > 3 * error(0.85, 256)
+
+
+@given(st.floats(0, 1), st.integers(1, 10_000), st.integers(1, 10_000))
+def test_another_size_and_back_is_the_same_level(sigma, tokens, given):
+    assert at_size(at_size(sigma, tokens, given), given, tokens) == pytest.approx(sigma, abs=1e-9)

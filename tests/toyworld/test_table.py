@@ -47,6 +47,9 @@ def test_test_pairs_show_only_identities_that_no_training_shows():
             assert all(scenes.held_out(subject.identity) for subject in examples.pair(number).target.subjects)
 
 
+EVEN = ((512, 2.5), (512, 1.0), (1024, 2.5))
+
+
 def test_every_row_has_a_name_of_its_own_and_table_c_is_whole():
     rows = table.rows()
     assert len({row.key for row in rows}) == len(rows)
@@ -55,7 +58,16 @@ def test_every_row_has_a_name_of_its_own_and_table_c_is_whole():
     papers = {(*taus, 2.5) for taus in ((0.0, 0.0), (1.0, 1.0), (0.97, 0.90), (0.85, 0.70))}
     papers |= {(0.95, 0.85, cfg) for cfg in (1.5, 2.0, 2.5, 3.0, 4.0)}
     ours = {(1.1, 1.1, 2.5), (0.95, 0.70, 2.5), (0.85, 0.85, 2.5)}  # VAE only throughout; either tau alone
+    ours |= {(*(table.as_at(side).tau_1, table.as_at(side).tau_2), cfg) for side, cfg in EVEN}
     assert measured == papers | ours and len(papers) == 9
+
+
+def test_the_papers_taus_are_lower_where_pictures_have_few_tokens():
+    """By hand: 1,024 tokens of 512 pixels are 16 times the toy's 64, so odds of noise are a quarter."""
+    even = table.as_at(512)
+    for ours, papers in ((even.tau_1, 0.95), (even.tau_2, 0.85)):
+        assert ours / (1 - ours) == pytest.approx(papers / (1 - papers) / 4)
+    assert table.as_at(scenes.SIDE) == table.GATED
 
 
 def test_measuring_fills_only_what_is_missing(toy_paths, tmp_path):
