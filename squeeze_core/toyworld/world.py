@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..mllm.backbone import Backbone
 
-VERSION = 6  # of the weights and files; a change of either makes a new folder
+VERSION = 7  # of the weights and files; a change of either makes a new folder
 NOTICES = {
     True: "tiny models that have seen toys only: give them the toy world's pictures and words",
     False: "untrained weights: expect noise-like pictures; this shows that the machinery runs",

@@ -111,7 +111,7 @@ def test_the_same_command_gives_the_same_picture_and_options_change_it(squeeze, 
     for options in (
         ("--seed", 1),
         ("--tau-1", 0, "--tau-2", 0),
-        ("--late", "keep", "--tau-2", "0.95"),
+        ("--tau-2", "0.8"),
         ("--cfg", 3),
         ("--strength", 0),
         ("--placement", "uxo"),
@@ -120,6 +120,8 @@ def test_the_same_command_gives_the_same_picture_and_options_change_it(squeeze, 
         ("--system-prompt", "Look closely."),
     ):
         assert not np.array_equal(made(*options), first), options
+    kept = ("--tau-2", "0.8", "--late", "keep")
+    assert not np.array_equal(made(*kept), made("--tau-2", "0.8"))
 
 
 def test_count_numbers_the_files(squeeze, tmp_path):

@@ -31,7 +31,11 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(beginning, "CAPTIONS", 40)
         for part in run.ORDER:
-            run.train_part(part, out, changes=(*changes, "pool=16", "twin_pool=16") if part == "flux" else changes)
+            run.train_part(
+                part,
+                out,
+                changes=(*changes, "pool=16", "twin_pool=16", "trio_pool=16") if part == "flux" else changes,
+            )
     return out
 
 
@@ -108,7 +112,7 @@ def test_a_part_may_begin_with_earlier_weights(made, tmp_path, part):
     for name in ("vae", "mllm", "flux", "text"):
         (tmp_path / "weights").mkdir(exist_ok=True)
         shutil.copy(made / "weights" / f"{name}.safetensors", tmp_path / "weights")
-    pool = ("pool=16", "twin_pool=16") if part == "flux" else ()
+    pool = ("pool=16", "twin_pool=16", "trio_pool=16") if part == "flux" else ()
     run.train_part(part, tmp_path, changes=(*steps, *pool, f"init={made / 'weights'}"))
     before, after = (toyworld.world.trained_state(folder / "weights", part) for folder in (made, tmp_path))
     # FLUX's modulations are folded into a basis that is found anew; all else is as it was.
