@@ -92,6 +92,7 @@ def generate(
         "flux": "toy world" if models.toy else str(flux),
         "mllm": "toy world" if models.toy else str(mllm),
         "adapter": "toy world" if models.toy else _identity(adapter),
+        **({} if clip is None else {"clip": str(clip)}),
     }
     runs.claim(out, cases, made_with)  # before gigabytes are loaded
     say(f"{len(part.part(cases.samples)) * cases.seeds} pictures of {cases.name}, shard {part.index}/{part.count}")
