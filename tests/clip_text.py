@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import string
 from pathlib import Path
 
 import torch
 
-
-def write_tokenizer(folder: Path) -> dict[str, int]:
-    """CLIP's files with letters for tokens; returns the vocabulary."""
-    folder.mkdir(parents=True, exist_ok=True)
-    letters = list(string.ascii_lowercase + string.digits + ",.-!")
-    tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    config = {
-        "tokenizer_class": "CLIPTokenizer",
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "model_max_length": 77,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return vocabulary
+from .evaluation.models import write_clip_tokenizer
 
 
 def write(flux: Path, width: int = 768) -> Path:
     """flux/text_encoder and flux/tokenizer, as in FLUX.1-dev, whose config still says eos_token_id 2."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    vocabulary = write_tokenizer(flux / "tokenizer")
+    vocabulary = write_clip_tokenizer(flux / "tokenizer")
     with torch.random.fork_rng():
         torch.manual_seed(4)
         model = CLIPTextModel(

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import clip_text
-
 PROMPTS_AND_CLASSES = """Classes
 
 subject_name,class
@@ -90,7 +88,7 @@ def clip(folder: Path) -> Path:
 
     torch.manual_seed(2)
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = clip_text.write_tokenizer(folder)
+    vocabulary = write_clip_tokenizer(folder)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = CLIPTextConfig(
         **sizes,
@@ -122,12 +120,32 @@ def clip(folder: Path) -> Path:
     return folder
 
 
+def write_clip_tokenizer(folder: Path) -> dict[str, int]:
+    """CLIP's files with letters for tokens; returns the vocabulary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = list(string.ascii_lowercase + string.digits + ",.-!")
+    tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "model_max_length": 77,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return vocabulary
+
+
 def owl(folder: Path) -> Path:
     from transformers import OwlViTConfig, OwlViTForObjectDetection, OwlViTTextConfig, OwlViTVisionConfig
 
     torch.manual_seed(3)
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = clip_text.write_tokenizer(folder)
+    vocabulary = write_clip_tokenizer(folder)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = OwlViTTextConfig(
         **sizes,
