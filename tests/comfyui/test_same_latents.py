@@ -104,6 +104,12 @@ class Graph:
         self.pixels = vae.decode(self.latents)
 
 
+def assert_same(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """To float32 rounding, which a trained FLUX makes larger here and there over its steps."""
+    apart, scale = (ours - theirs).abs(), theirs.abs().max()
+    assert apart.max() < 3e-5 * scale and apart.mean() < 1e-6 * scale, (apart.max(), apart.mean(), scale)
+
+
 CASES = {
     "defaults": {},
     "another seed and gate": {"seed": 3, "gate": Gate(0.9, 0.6)},
@@ -137,8 +143,7 @@ def test_nodes_and_pipeline_give_the_same_latents(pack, parts, pipeline, picture
     )
     ours = pipeline.generate(PROMPT, pictures, settings, masks=masks)
     theirs = Graph(pack, parts, pictures, masks, settings)
-    scale = theirs.latents.abs().max()
-    assert (ours.latents - theirs.latents).abs().max() < 1e-5 * scale
+    assert_same(ours.latents, theirs.latents)
     pixels = torch.cat([tensor(image) for image in ours.images])
     assert (pixels - theirs.pixels).abs().max() <= 0.51 / 255  # a picture has 8 bits
 
@@ -149,7 +154,7 @@ def test_without_references_both_hear_the_text_in_every_step(pack, parts, pipeli
     )
     ours = pipeline.generate(PROMPT, settings=settings)
     theirs = Graph(pack, parts, [], [], settings)
-    assert (ours.latents - theirs.latents).abs().max() < 1e-5 * theirs.latents.abs().max()
+    assert_same(ours.latents, theirs.latents)
 
 
 def test_the_comparison_would_notice_a_gate_that_is_off_by_one_step(pipeline, pictures):
