@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from . import pretrained
 from .errors import SqueezeError
 
 FETCH = 'hf download black-forest-labs/FLUX.1-dev --include "text_encoder/*" "tokenizer/*" --local-dir FLUX.1-dev'
@@ -21,7 +22,7 @@ class PooledText:
     """Prompts -> pooled vectors. model: transformers' `CLIPTextModel`, frozen. tokenizer: its own."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.tokenizer = tokenizer
 
     @property
@@ -58,20 +59,9 @@ def load(path: str | Path) -> PooledText:
     folder = Path(path).expanduser()
     whole = (folder / "text_encoder").is_dir()
     weights, words = (folder / "text_encoder", folder / "tokenizer") if whole else (folder, folder)
-    try:
-        kind = AutoConfig.from_pretrained(weights, local_files_only=True).model_type
-        if kind not in ("clip", "clip_text_model"):
-            raise SqueezeError(f'"{weights}" is a model of kind "{kind}" and no CLIP. Fetch it: {FETCH}')
-        tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
-        model, found = CLIPTextModel.from_pretrained(
-            weights, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise SqueezeError(
-            f'There is no CLIP-L with its tokenizer in "{folder}" ({first_line}). {FETCH}'
-        ) from error
-    if found["missing_keys"]:
-        missing = sorted(found["missing_keys"])[0]
-        raise SqueezeError(f'The CLIP in "{weights}" lacks {missing}. Fetch it again: {FETCH}')
-    return PooledText(model.float(), tokenizer)
+    advice = f"Give FLUX.1-dev's folder, or one of CLIP-L with its tokenizer: {FETCH}"
+    kind = pretrained.load(AutoConfig, weights, advice).model_type
+    if kind not in ("clip", "clip_text_model"):
+        raise SqueezeError(f'"{weights}" is a model of kind "{kind}" and no CLIP. {advice}')
+    tokenizer = pretrained.load(CLIPTokenizer, words, advice)
+    return PooledText(pretrained.load(CLIPTextModel, weights, advice, use_safetensors=True), tokenizer)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from ..errors import SqueezeError
+from .. import pretrained
 from . import preprocessing
 from .preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 from .weights import BackboneSpec, Role, describe, fetch_line, read_config, weight_file
@@ -122,23 +120,7 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load(kind: Any, folder: Path, role: Role, **options: Any) -> Any:
-    """`from_pretrained` of a local folder. Raises `SqueezeError`, also when weights are missing."""
-    is_model = isinstance(kind, type) and issubclass(kind, nn.Module)
-    if is_model:
-        options |= {"output_loading_info": True, "dtype": torch.float32}
-    try:
-        loaded = kind.from_pretrained(str(folder), local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise SqueezeError(f'"{folder}" cannot be loaded ({reason}). {fetch_line(role, folder.parent)}') from error
-    if not is_model:
-        return loaded
-    model, information = loaded
-    if information["missing_keys"]:
-        # transformers would fill these with random numbers, and the scores would mean nothing.
-        first = sorted(information["missing_keys"])[0]
-        raise SqueezeError(f'"{folder}" lacks {first}. {fetch_line(role, folder.parent)}')
-    return model.eval().requires_grad_(False)
+    return pretrained.load(kind, folder, fetch_line(role, folder.parent), **options)
 
 
 def _device(model: nn.Module) -> torch.device:

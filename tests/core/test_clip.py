@@ -42,7 +42,7 @@ def test_a_folder_of_clip_itself_is_read_too(flux, tmp_path):
 
 
 def test_a_wrong_folder_gives_one_sentence_with_the_command_that_helps(flux, tmp_path):
-    with pytest.raises(SqueezeError, match=r"no CLIP-L with its tokenizer.*hf download"):
+    with pytest.raises(SqueezeError, match=r"cannot be loaded.*hf download"):
         clip.load(tmp_path / "nowhere")
     other = tmp_path / "other"
     other.mkdir()
@@ -58,6 +58,9 @@ def test_a_wrong_folder_gives_one_sentence_with_the_command_that_helps(flux, tmp
     save_file({name: tensor for name, tensor in state.items() if name != lost}, file, {"format": "pt"})
     with pytest.raises(SqueezeError, match=r"lacks .*mlp\.fc1\.weight"):
         clip.load(part)
+    file.write_bytes(b"no tensors")
+    with pytest.raises(SqueezeError, match=r"cannot be loaded.*hf download"):
+        clip.load(part)
     narrow = clip.load(clip_text.write(tmp_path / "narrow", width=64))
     with pytest.raises(SqueezeError, match=r"vectors of 64 and FLUX takes 768"):
         narrow.check_width(768)
@@ -70,7 +73,7 @@ def test_an_adapter_that_asks_for_it_hears_the_prompt_by_it(flux, tmp_path):
     asking = tmp_path / "asking.safetensors"
     config = own.config.model_copy(update={"pooled": "clip_l"})
     adapter_file.save(asking, config, own.aggregator.state_dict(), own.lora)
-    with pytest.raises(SqueezeError, match="no CLIP-L"):
+    with pytest.raises(SqueezeError, match="CLIP-L with its tokenizer"):
         SqueezePipeline.from_files(paths.flux_file, paths.vae, paths.mllm, asking, device="cpu")
     whole = tmp_path / "FLUX"
     whole.mkdir()
