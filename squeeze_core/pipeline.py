@@ -51,8 +51,9 @@ class SqueezePipeline:
     """FLUX.1, its VAE, an MLLM and what an adapter holds, ready to generate.
 
     clip: for adapters trained with CLIP-L's pooled vector. device: None means a CUDA GPU if there is one, else the
-    CPU. offload: the models rest on the CPU, and only the one at work is on the device. An encoded prompt or reference is kept, so that another gate, seed,
-    schedule, guidance, layer selection or adapter (`use_adapter`) runs neither the MLLM nor the VAE again.
+    CPU. offload: the models rest on the CPU, and only the one at work is on the device. An encoded prompt or
+    reference is kept, so that another gate, seed, schedule, guidance, layer selection or adapter (`use_adapter`)
+    runs neither the MLLM nor the VAE again.
 
     Raises `SqueezeError` unless the adapter's config fits the MLLM and FLUX.
     """
