@@ -8,11 +8,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch.distributed.tensor import DTensor
 
+from squeeze_core.training.loop import leave_processes
 from squeeze_core.training.sharding import shard
 from tests.training.regression import Regression
 
-if __name__ == "__main__":
-    torch.distributed.init_process_group("gloo")
+
+def main() -> None:
     task = Regression()
     for parameter in task.module[0].parameters():  # frozen and trained weights live side by side
         parameter.requires_grad_(False)
@@ -26,4 +27,9 @@ if __name__ == "__main__":
     again.backward()
     assert all((p.grad is not None) == p.requires_grad for p in task.module.parameters())
     print("half")
-    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.distributed.init_process_group("gloo")
+    main()  # what is sharded is gone before its process group
+    leave_processes()
