@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -41,6 +41,9 @@ def toyworld(
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="measure: test pairs a row and seed.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="measure: how many seeds.")] = 1,
+    dtype: Annotated[
+        str, typer.Option(help="measure: of FLUX and VAE: default (fp32), fp32, bf16, fp16.")
+    ] = "default",
     document: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="measure: Markdown file to put the table into, such as docs/toyworld.md."),
@@ -53,7 +56,7 @@ def toyworld(
     if action == "train":
         _train(changes or [], out, only, configs)
     elif action == "measure" and not changes:
-        _measure(out, only, pairs, seeds, document)
+        _measure(out, only, pairs, seeds, dtype, document)
     elif action != "build" or changes:
         raise SqueezeError(
             f'"{" ".join([action, *(changes or [])])}" is nothing to do; write build, train or measure.'
@@ -82,7 +85,8 @@ def _train(changes: list[str], out: Path | None, only: str | None, configs: Path
     print(out / "world")
 
 
-def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, document: Path | None) -> None:
+def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: Any, document: Path | None) -> None:
+    from ..shard import parse_shard
     from ..toyworld import table
     from .console import progress_bar
 
@@ -91,9 +95,13 @@ def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, documen
     chosen = [row for row in table.rows() if only is None or only in row.table.split(", ")]
     if not chosen:
         raise SqueezeError(f'No row is of table "{only}". Choose one of 1, 2, 3, 6, 7, A or C.')
+    shard = parse_shard("")
     with progress_bar() as report:
-        table.fill(out, chosen, pairs=pairs, seeds=range(seeds), progress=report)
-    made = table.markdown(out, chosen, pairs=pairs, seeds=range(seeds))
+        table.fill(out, chosen, pairs=pairs, seeds=range(seeds), dtype=dtype, shard=shard, progress=report)
+    if shard.count > 1:
+        say(f"This is part {shard.index} of {shard.count}. Run it once more as one process for the table.")
+        return
+    made = table.markdown(out, chosen, pairs=pairs, seeds=range(seeds), dtype=dtype)
     for name in ("fig3b_text", "fig3b_picture") if only is None else ():
         given = table.layer_importance(out, name)
         if given is not None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SqueezeError
+from ..shard import Shard
 from .batches import Progress, is_out_of_memory
 from .naming import file_name
 from .report import write_text
@@ -33,39 +33,12 @@ Draw = Callable[[Sample, Sequence[int]], Sequence["Image"]]
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Part `index` (from 1) of `count`."""
-
-    index: int = 1
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count:
-            raise SqueezeError(f'The shard is "{self.index}/{self.count}"; give 1/N to N/N, such as 2/4.')
-
-    def part(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Every count-th sample, so that shards take equally long whatever the order of subjects."""
-        return list(samples[self.index - 1 :: self.count])
-
-
-@dataclass(frozen=True)
 class Done:
     """made: pictures written now. kept: already there. batch: seeds at once, as memory allowed."""
 
     made: int
     kept: int
     batch: int
-
-
-def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shard:
-    """ "2/4", or nothing: then the process's place under accelerate or torchrun, or all. Raises `SqueezeError`."""
-    if not text:
-        found = os.environ if environment is None else environment
-        return Shard(int(found.get("RANK", "0")) + 1, int(found.get("WORLD_SIZE", "1")))
-    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
-    if match is None:
-        raise SqueezeError(f'The shard is "{text}"; give it as i/n, such as 2/4.')
-    return Shard(int(match[1]), int(match[2]))
 
 
 def generate(

@@ -22,11 +22,13 @@ from ..errors import SqueezeError
 from ..gate import Gate
 from ..generation import GenerationSettings
 from ..references import MULTIPLE
+from ..shard import Shard
 from ..sigmas import at_size
 from . import measures, scenes
 from .examples import SEED_OF_TEST_PAIRS, ToyExamples, unseen_pairs
 
 if TYPE_CHECKING:
+    from ..loading import Dtype
     from ..pipeline import SqueezePipeline
 
 STEPS = 28
@@ -95,8 +97,10 @@ def rows() -> list[Row]:
     for name in ("dual", "single", "last_layer", "blend_vit", "mix_vit"):
         found.append(Row(name, "6", MLLM_ONLY, adapter=f"table6_{name}"))
     found.append(Row("both branches throughout", "7", BOTH))
-    found.append(Row("one stage, gated", "7", adapter="table7_one_stage"))
-    found.append(Row("one stage, both branches throughout", "7", BOTH, adapter="table7_one_stage"))
+    for stages in ("two_stages", "one_stage"):
+        name, adapter = stages.replace("_", " "), f"table7_{stages}"
+        found.append(Row(f"{name}, gated", "7", adapter=adapter))
+        found.append(Row(f"{name}, both branches throughout", "7", BOTH, adapter=adapter))
     for kind in ("reasoning", "several"):
         found.append(Row(f"{kind}, MLLM only", "3", MLLM_ONLY, kind=kind))
         found.append(Row(f"{kind}, gated", "3", kind=kind))
@@ -115,25 +119,30 @@ def fill(
     *,
     pairs: int,
     seeds: Sequence[int],
+    dtype: Dtype = "default",
+    shard: Shard | None = None,
     progress: Callable[[str, int, int], None] = lambda row, done, total: None,
 ) -> None:
     """Measure the rows that OUT/measured lacks. Rows whose adapter is not in OUT/weights are left out.
 
-    pairs: test pairs a row and seed. Raises `SqueezeError` when nothing has been trained.
+    pairs: test pairs a row and seed. dtype: of FLUX and the VAE. shard: of the rows; None is all. Raises
+    `SqueezeError` when nothing has been trained.
     """
     from . import world
 
     if not world.is_whole(out / "weights"):
         raise SqueezeError(f'"{out}" has no trained toy world. Make it: squeeze toyworld train --out {out}')
+    shard = shard or Shard()
+    folder = out / ("world" if shard.count == 1 else f"world_{shard.index}")  # processes write one each
     pipelines: dict[str, SqueezePipeline] = {}
-    for row in wanted:
+    for row in shard.part(list(wanted)):
         adapter = out / "weights" / f"{row.adapter}.safetensors"
         for seed in seeds:
-            path = _result(out, row, seed, pairs)
+            path = _result(out, row, seed, pairs, dtype)
             if path.is_file() or not adapter.is_file():
                 continue
             if row.adapter not in pipelines:
-                pipelines = {row.adapter: _pipeline(out, adapter)}  # one at a time
+                pipelines = {row.adapter: _pipeline(folder, out, adapter, dtype)}  # one at a time
             report = partial(progress, row.name)
             scores = measured(pipelines[row.adapter], row, pairs, seed, report)
             _write(path, json.dumps(scores, indent=1) + "\n")
@@ -161,14 +170,16 @@ def measured(
     return {name: _mean([getattr(score, name) for score in scores]) for name in MEASURES}
 
 
-def markdown(out: Path, wanted: Iterable[Row], *, pairs: int, seeds: Sequence[int]) -> str:
+def markdown(
+    out: Path, wanted: Iterable[Row], *, pairs: int, seeds: Sequence[int], dtype: Dtype = "default"
+) -> str:
     """The table of what is measured: mean ± spread over seeds, or the mean of the one seed that there is."""
     lines = [
         "| table | row | identity | all right | prompt | pose variation | seeds |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in wanted:
-        paths = [path for seed in seeds if (path := _result(out, row, seed, pairs)).is_file()]
+        paths = [path for seed in seeds if (path := _result(out, row, seed, pairs, dtype)).is_file()]
         if paths:
             results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
             cells = [_cell([result[name] for result in results]) for name in MEASURES]
@@ -218,16 +229,17 @@ def write_into(document: Path, table: str) -> None:
     _write(document, f"{before}{begin}\n{table}{end}{after}")
 
 
-def _pipeline(out: Path, adapter: Path) -> SqueezePipeline:
+def _pipeline(folder: Path, out: Path, adapter: Path, dtype: Dtype) -> SqueezePipeline:
     from ..pipeline import SqueezePipeline
     from . import world
 
-    paths = world.assemble(out / "world", out / "weights")
-    return SqueezePipeline.from_files(paths.flux, paths.vae, paths.mllm, adapter, fuse=True)
+    paths = world.assemble(folder, out / "weights")
+    return SqueezePipeline.from_files(paths.flux, paths.vae, paths.mllm, adapter, dtype=dtype, fuse=True)
 
 
-def _result(out: Path, row: Row, seed: int, pairs: int) -> Path:
-    return out / "measured" / f"{row.key}-{pairs}pairs-seed{seed}.json"
+def _result(out: Path, row: Row, seed: int, pairs: int, dtype: Dtype) -> Path:
+    precision = "" if dtype == "default" else f"-{dtype}"
+    return out / "measured" / f"{row.key}-{pairs}pairs-seed{seed}{precision}.json"
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,9 +9,10 @@ from PIL import Image
 from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.evaluation import generation
-from squeeze_core.evaluation.generation import Shard, generate, parse_shard, with_pipeline
+from squeeze_core.evaluation.generation import generate, with_pipeline
 from squeeze_core.evaluation.naming import collect, file_name
 from squeeze_core.generation import GenerationSettings
+from squeeze_core.shard import Shard, parse_shard
 
 from . import models as tiny
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from squeeze_core.errors import SqueezeError
 from squeeze_core.evaluation import naming, report, samples
 from squeeze_core.evaluation.benchmarks import dreambench, dreambench_plus, entries, lamic, xverse
-from squeeze_core.evaluation.generation import Shard, parse_shard
 from squeeze_core.evaluation.measures.pose import azimuth_difference
 from squeeze_core.evaluation.samples import Sample, Subject
 from squeeze_core.evaluation.weights import STANDARD, deviates
+from squeeze_core.shard import Shard, parse_shard
 
 lenient = settings(
     max_examples=80,

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from squeeze_core.errors import SqueezeError
+from squeeze_core.shard import Shard
 from squeeze_core.toyworld import scenes, table
 
 
@@ -90,6 +91,14 @@ def test_measuring_fills_only_what_is_missing(toy_paths, tmp_path):
     assert set(result) == set(table.MEASURES) and 0 <= result["identity"] <= 1
     made = table.markdown(tmp_path, [*quick, absent], pairs=1, seeds=[0])
     assert made.count("\n") == 4 and "not trained" not in made
+    # Two processes share the rows; another precision is measured anew.
+    seen.clear()
+    for part in (1, 2):
+        shared = {"dtype": "bf16", "shard": Shard(part, 2), "progress": lambda *done: seen.append(done)}
+        table.fill(tmp_path, quick, pairs=1, seeds=[0], **shared)
+        assert [name for name, *_ in seen] == [row.name for row in quick[:part]]
+    assert table.markdown(tmp_path, quick, pairs=1, seeds=[0], dtype="bf16").count("\n") == 4
+    assert len(list((tmp_path / "measured").iterdir())) == 4
 
 
 def test_without_trained_weights_the_command_to_make_them_is_said(tmp_path):
@@ -100,7 +109,7 @@ def test_without_trained_weights_the_command_to_make_them_is_said(tmp_path):
 def test_spreads_are_those_between_seeds(tmp_path):
     row = table.rows()[0]
     for seed, identity in enumerate((0.5, 0.7)):
-        path = table._result(tmp_path, row, seed, 10)
+        path = table._result(tmp_path, row, seed, 10, "default")
         table._write(path, json.dumps({**dict.fromkeys(table.MEASURES, 1.0), "identity": identity, "exact": None}))
     line = table.markdown(tmp_path, [row], pairs=10, seeds=[0, 1]).splitlines()[2]
     assert f"0.600 ± {np.std([0.5, 0.7], ddof=1):.3f}" in line and line.endswith("| 2 |")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import SqueezeError
+from ...shard import parse_shard
 from .. import options
 from ..console import progress_bar, say
 from ..models import Models, gate_of
@@ -70,7 +71,7 @@ def generate(
     from ...evaluation import generation as runs
     from ...generation import GenerationSettings
 
-    part = runs.parse_shard(shard)
+    part = parse_shard(shard)
     models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, _place(device), offload)
     if data is None:
         raise SqueezeError(f"Give --data, the folder of your copy of {benchmark}'s data.")

@@ -36,13 +36,16 @@ STAGES = ("stage1", "stage2")
 ORDER = (*PARTS, *STAGES)
 _SINGLE = ("dla.variant=single",)
 # For the table: adapters of other designs, with the stage whose config they change. Each begins with a projector
-# fitted to its own untrained aggregator, so that all are alike; "one stage" begins where stage 1 does.
+# fitted to its own untrained aggregator, so that all are alike; "one stage" begins where stage 1 does, and "two
+# stages" with what stage 1 gave, for a comparison of as many steps where the adapter itself has learned for longer.
 ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{f"table6_{variant}": ("stage1", (f"dla.variant={variant}",)) for variant in VARIANTS},
     "table7_one_stage": ("stage2", ("steps=6000",)),
+    "table7_two_stages": ("stage2", ()),
     "fig3b_text": ("stage1", (*_SINGLE, "data.0.options.says=caption", "drops.pictures=1.0")),
     "fig3b_picture": ("stage1", (*_SINGLE, "data.0.options.says=same", "drops.pictures=0.0")),
 }
+_AFTER_STAGE_1 = ("stage2", "table7_two_stages")
 # In the repository; an installed package has no configs.
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 COMMAND = "squeeze toyworld train --only {part} --out RUN"
@@ -70,7 +73,7 @@ def train_part(
     settings: Any
     if stage in STAGES:
         variant: Variant = next((each for each in VARIANTS if f"dla.variant={each}" in own_changes), "dual")
-        start = out / "stage1" if part == "stage2" else out / "starts" / f"{variant}.safetensors"
+        start = out / "stage1" if part in _AFTER_STAGE_1 else out / "starts" / f"{variant}.safetensors"
         given = {
             "models.flux": paths.flux,
             "models.vae": paths.vae,
@@ -86,7 +89,7 @@ def train_part(
         if main:
             _gather(part, out)
             world.assemble(paths.folder, out / "weights")
-            if stage in STAGES and part != "stage2":
+            if stage in STAGES and part not in _AFTER_STAGE_1:
                 _write_start(start, out / "weights", paths, variant)
     task: Task
     if stage in STAGES:
@@ -133,8 +136,9 @@ def _gather(part: str, out: Path) -> None:
 
 def _needs(part: str) -> tuple[str, ...]:
     """Files of weights; "text" is the T5 that FLUX learned with, which stage 1 begins from."""
-    known = {"vae": (), "mllm": (), "flux": ("vae",), "stage2": (*PARTS, "adapter")}
-    return known.get(part, (*PARTS, "text"))
+    if part in _AFTER_STAGE_1:
+        return (*PARTS, "adapter")
+    return {"vae": (), "mllm": (), "flux": ("vae",)}.get(part, (*PARTS, "text"))
 
 
 def _task(settings: VAESettings | MLLMSettings | FluxSettings, paths: world.ToyWorldPaths, out: Path) -> Task:
