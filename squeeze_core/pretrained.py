@@ -18,7 +18,7 @@ def load(kind: Any, folder: Path, advice: str, **options: Any) -> Any:
     advice: the sentence that follows on what is wrong. Raises `SqueezeError`, also when weights are missing, which
     transformers would fill with random numbers.
     """
-    is_model = isinstance(kind, type) and issubclass(kind, nn.Module)
+    is_model = kind.__name__.startswith("AutoModel") or (isinstance(kind, type) and issubclass(kind, nn.Module))
     if is_model:
         options |= {"output_loading_info": True}
     try:

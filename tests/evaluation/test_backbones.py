@@ -134,15 +134,16 @@ def test_another_kind_of_model_is_refused(model_root, load, name):
         load(model_root / name)
 
 
-def test_weights_that_lack_a_tensor_are_refused_rather_than_filled_at_random(tmp_path):
+@pytest.mark.parametrize("make, load", [(tiny.dino, load_dino), (tiny.grounding_dino, load_detector)])
+def test_weights_that_lack_a_tensor_are_refused_rather_than_filled_at_random(tmp_path, make, load):
     from safetensors.torch import load_file, save_file
 
-    folder = tiny.dino(tmp_path / "dino")
+    folder = make(tmp_path / "model")
     state = load_file(folder / "model.safetensors")
     lost = sorted(state)[5]
     save_file({k: v for k, v in state.items() if k != lost}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(SqueezeError, match=r"lacks .*hf download"):
-        load_dino(folder)
+        load(folder)
 
 
 def test_truncated_weights_are_refused_with_a_sentence(tmp_path):
