@@ -1,7 +1,8 @@
 """FLUX.1 as diffusers has it, with reference tokens: latents <-> tokens, positions, one velocity, Euler steps.
 
 The same arithmetic as ComfyUI's FLUX, so that both hosts give the same latents for the same weights, noise and
-sigmas.
+sigmas, in float32. With weights of 16 bits diffusers rounds time and guidance to their type before it embeds them
+(sigma 0.9984 becomes 1), which ComfyUI does not.
 """
 
 from __future__ import annotations

@@ -35,9 +35,10 @@ def train(
     GPUs: accelerate launch --num_processes 8 -m squeeze_core.cli train ...
     """
     from ..training.config import load_config
-    from ..training.loop import check_folder, leave_processes
+    from ..training.loop import check_folder, check_processes, leave_processes
 
     settings = load_config(config, changes or ())
+    check_processes(settings)
     main = os.environ.get("RANK", "0") == "0"
     if main:
         check_folder(out, resume)  # before gigabytes are loaded

@@ -66,6 +66,11 @@ class Backbone(ABC):
     identity: MLLMIdentity
     model: torch.nn.Module
 
+    @property
+    def encoder(self) -> torch.nn.Module:
+        """The part of `model` that `encode` runs."""
+        return self.model
+
     @abstractmethod
     def encode(
         self,

@@ -66,6 +66,11 @@ class TransformersBackbone(Backbone):
     def config(self) -> Any:
         return self.model.config
 
+    @property
+    def encoder(self) -> torch.nn.Module:
+        """Without the output layer, 1 GB for InternVL3-8B."""
+        return self.model.model
+
     @classmethod
     def check_tokenizer(cls, folder: Path, tokenizer: Any, config: Any) -> None:
         """Raises SqueezeError when the tokenizer splits a control token, or numbers pictures otherwise."""
@@ -102,7 +107,7 @@ class TransformersBackbone(Backbone):
         with torch.no_grad(), captured_layers(inner.language_model, store_device, progress) as capture:
             inner(**inputs, use_cache=False)
         image_mask = (inputs["input_ids"][0] == self.config.image_token_id).to(store_device)
-        return LayerStates(capture.states, image_mask, self.identity.label)
+        return LayerStates(capture.states, image_mask, self.identity.label, prompt.system_prompt, prompt.tiles)
 
     def generate(
         self,

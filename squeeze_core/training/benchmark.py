@@ -146,6 +146,7 @@ def measure(task: SqueezeTask, batch_size: int, repeats: int, device: torch.devi
     ]
     flops = _flops(task, batches[0])  # also warms up
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--size", choices=sorted(SIZES), default="full")
     parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
     parser.add_argument("--batch", type=int, nargs="+", default=[16])
-    parser.add_argument("--calls", choices=("group", "each"), default="group")
+    parser.add_argument("--calls", choices=("group", "mask", "each"), default="group")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--peak", type=float, help="dense bf16 TFLOP/s of the GPU, where its name does not tell")

@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from ..errors import SqueezeError
 from .checkpoint import Checkpoints, is_disk_full, read_state
@@ -32,6 +34,9 @@ from .sharding import shard
 from .state import TrainedState
 from .task import Task
 
+_STOP = "stop"  # among the numbers of a step
+# For the slowest of the processes, which may have an archive of many gigabytes to go through first.
+_PATIENCE = timedelta(hours=12)
 # Called after each step with (step, steps, loss).
 Progress = Callable[[int, int, float], None]
 
@@ -74,9 +79,10 @@ class Trainer:
         another run, when the loss or the gradient is no number any more, when the disk is full. The last
         checkpoint is whole in each case.
         """
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
         settings, task = self.settings, self.task
+        check_processes(settings)
         if settings.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -84,7 +90,16 @@ class Trainer:
         accelerator = Accelerator(
             cpu=settings.on_cpu,
             mixed_precision="no",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False,
+                    gradient_as_bucket_view=True,
+                    # Else DDP sorts its buckets anew after the first step of a start, and with three processes or
+                    # more the order of a sum depends on its place there: a resumed run would differ.
+                    find_unused_parameters=settings.deterministic,
+                ),
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+            ],
         )
         layout = settings.layout(accelerator.num_processes)
         self._together(accelerator, lambda: check_folder(self.folder, resume))
@@ -139,7 +154,14 @@ class Trainer:
         try:
             while step < settings.steps and not interrupted:
                 began = time.perf_counter()
-                numbers, interrupted = self._step(accelerator, layout, model, state, batches, step, stop)
+                numbers = self._step(accelerator, layout, model, state, batches, step, stop)
+                if numbers is None:
+                    interrupted = True
+                    if saved != step:
+                        self._save(accelerator, state, step)
+                        saved = step
+                    break
+                interrupted = numbers.pop(_STOP) > 0
                 step, loss = step + 1, numbers["loss"]
                 seconds = time.perf_counter() - began
                 if log is not None:
@@ -176,9 +198,13 @@ class Trainer:
         batches: Iterator[Any],
         step: int,
         stop: threading.Event,
-    ) -> tuple[dict[str, float], bool]:
-        """One update. Returns the numbers for the log and whether to stop, equal in all processes."""
-        settings, device = self.settings, accelerator.device
+    ) -> dict[str, float] | None:
+        """One update. Returns the numbers for the log and, under `_STOP`, whether to stop, equal in all processes.
+
+        None for an update that was given up between two of its parts, because a stop was asked for: it is done
+        again, from the same draws, when the run is resumed. torchrun kills what has not ended after 30 seconds.
+        """
+        settings = self.settings
         for group in state.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(step)
         sums: dict[str, float] = {}
@@ -191,14 +217,14 @@ class Trainer:
             with nullcontext() if last else accelerator.no_sync(model):
                 with self._autocast():
                     loss, numbers = model(batch)
-                (loss / layout.accumulation).backward()
+                with _deterministic(settings.deterministic):
+                    (loss / layout.accumulation).backward()
             for name, value in {"loss": float(loss.detach()), **numbers}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / layout.accumulation
-        names = sorted(sums)
-        exact = torch.float32 if device.type == "mps" else torch.float64
-        shared = torch.tensor([*(sums[name] for name in names), float(stop.is_set())], device=device, dtype=exact)
-        shared = accelerator.reduce(shared, reduction="mean").tolist()
-        numbers = dict(zip(names, shared))
+            if not last and self._shared(accelerator, {_STOP: float(stop.is_set())})[_STOP]:
+                state.optimizer.zero_grad(set_to_none=True)
+                return None
+        numbers = self._shared(accelerator, {**sums, _STOP: float(stop.is_set())})
         norm = _number(nn.utils.clip_grad_norm_(list(state.parameters.values()), settings.clip))
         for what, value in (("loss", numbers["loss"]), ("norm of the gradient", norm)):
             if not torch.isfinite(torch.tensor(value)):
@@ -206,7 +232,14 @@ class Trainer:
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.update_average()
-        return {**numbers, "grad_norm": norm}, shared[-1] > 0
+        return {**numbers, "grad_norm": norm}
+
+    def _shared(self, accelerator: Any, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Means over all processes."""
+        names = sorted(numbers)
+        exact = torch.float32 if accelerator.device.type == "mps" else torch.float64
+        mine = torch.tensor([numbers[name] for name in names], device=accelerator.device, dtype=exact)
+        return dict(zip(names, accelerator.reduce(mine, reduction="mean").tolist()))
 
     def _autocast(self) -> Any:
         return torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
@@ -229,6 +262,8 @@ class Trainer:
         self.task.module.eval()
         with torch.no_grad(), state.averaged():
             pictures = model(None, sample_at=step)
+        if isinstance(model, FSDPModule):
+            model.reshard()  # else its root keeps what it has gathered: the average, not the weights
         self.task.module.train()
         if log is not None:
             log.pictures(step, pictures)
@@ -307,6 +342,28 @@ def leave_processes() -> None:
         gc.collect()
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def check_processes(settings: LoopSettings) -> None:
+    """Raises `SqueezeError` where weights are to be shared by several processes and this one is alone."""
+    if settings.sharding == "fsdp2" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise SqueezeError(
+            'sharding is "fsdp2", which spreads weights over several processes, and this is the only one. '
+            "Start with torchrun or accelerate launch, or set sharding=none."
+        )
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """For backward passes. What only warns leaves attention's with kernels that add up in any order."""
+    if not wanted:
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def check_folder(folder: Path, resume: bool) -> None:

@@ -24,7 +24,8 @@ class LoopSettings(BaseModel):
     precision: "bf16" computes in autocast, weights stay as they are. sharding: "fsdp2" spreads weights and
         optimizer over the processes; "none" is one process, or DDP.
     deterministic: choose GPU kernels that add in a fixed order, for runs that are to agree to the last bit, at
-        some cost in speed. CPUs always do; on a GPU the attention's backward pass does not by itself.
+        some cost in speed. CPUs always do; on a GPU the attention's backward pass does not by itself, nor do
+        more than two processes with DDP, which sorts its buckets anew after the first step of each start.
     save_every, keep: steps between checkpoints and how many stay. sample_every: 0 for no pictures.
     workers: threads that make batches ahead; 0 for none.
     """

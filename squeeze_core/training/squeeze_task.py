@@ -97,7 +97,7 @@ class SqueezeTask(Task):
     def to(self, device: torch.device) -> None:
         super().to(device)
         self.vae.to(device)
-        self.mllm.model.to(device)
+        self.mllm.encoder.to(device)
         if self.clip is not None:
             self.clip.model.to(device)
 

@@ -23,6 +23,19 @@ from squeeze_core.training.settings import LoopSettings
 from squeeze_core.training.task import Task
 
 
+class Maps(nn.Module):
+    """The first map is registered last, as the aggregator is in training: DDP meets them in another order."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.between = nn.Sequential(nn.Tanh(), nn.Dropout(dropout))
+        self.last = nn.Linear(32, 8)
+        self.first = nn.Linear(8, 32)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return self.last(self.between(self.first(vectors)))
+
+
 class Regression(Task):
     """Learns to turn vectors round. nan_at: a sample index whose loss is no number."""
 
@@ -30,7 +43,7 @@ class Regression(Task):
         self.draws = Draws(seed)
         self.nan_at = nan_at
         generator = torch.Generator().manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Dropout(dropout), nn.Linear(32, 8))
+        self.module = Maps(dropout)
         for parameter in self.module.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator) / 5
         self.seen: list[int] = []
@@ -45,13 +58,14 @@ class Regression(Task):
         return loss * (float("nan") if self.nan_at in indices else 1.0), {"size": float(vectors.abs().mean())}
 
     def sample(self, step: int) -> dict[str, Image.Image]:
-        return {"grey": Image.new("RGB", (8, 8), (step % 256,) * 3)}
+        level = self.module(torch.ones(1, 8)).mean()  # as a real one, runs the model
+        return {"grey": Image.new("RGB", (8, 8), (int(level.sigmoid() * 255),) * 3)}
 
     def identity(self) -> dict[str, Any]:
         return {"width": 32}
 
     def shard_units(self) -> list[nn.Module]:
-        return [self.module[0], self.module[3]]
+        return [self.module.first]  # the other belongs to the root
 
 
 def settings(steps: int = 20, **changes: Any) -> LoopSettings:

@@ -15,7 +15,7 @@ from tests.training.regression import Regression
 
 def main() -> None:
     task = Regression()
-    for parameter in task.module[0].parameters():  # frozen and trained weights live side by side
+    for parameter in task.module.first.parameters():  # frozen and trained weights live side by side
         parameter.requires_grad_(False)
     whole = [p.detach().clone() for p in task.module.parameters()]
     loss, _ = task.loss(task.batch(range(4)))

@@ -98,6 +98,30 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, changes):
     assert numbers == [{k: line[k] for k in numbers[0]} for line in lines(tmp_path / "whole")]
 
 
+def test_ctrl_c_in_the_midst_of_a_step_gives_it_up_and_resuming_does_it_again(tmp_path):
+    """torchrun kills after 30 seconds, and a step of many parts may take longer."""
+    loop = {"micro_batch": 2}
+    Trainer(Regression(), settings(20, **loop), tmp_path / "whole").run()
+
+    def stop(step, steps, loss):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    halves = tmp_path / "halves"
+    result = Trainer(Regression(), settings(20, **loop), halves, progress=stop).run()
+    assert result.interrupted and result.step == 7
+    task = Regression()
+    assert Trainer(task, settings(20, **loop), halves).run(resume=True).step == 20
+    assert min(task.seen) == 56 and [line["step"] for line in lines(halves)] == list(range(1, 21))
+    assert same(saved(halves), saved(tmp_path / "whole"))
+
+
+def test_weights_that_are_to_be_shared_by_one_process_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(SqueezeError, match="this is the only one"):
+        Trainer(Regression(), settings(5, sharding="fsdp2"), tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
 def test_resume_with_nothing_saved_starts_anew(tmp_path):
     result = Trainer(Regression(), settings(5), tmp_path / "run").run(resume=True)
     assert result.step == 5 and lines(tmp_path / "run")[0]["step"] == 1

@@ -67,6 +67,16 @@ def test_two_processes_share_the_samples_without_being_told_to_use_the_cpu(tmp_p
     assert done.stdout.count("saw 40 samples") == 2
 
 
+def test_three_processes_resumed_are_the_uninterrupted_ones_bit_for_bit(tmp_path, program):
+    """Two add up the same in either order; of three, the order must be that of the first part's last step."""
+    changes = json.dumps({"deterministic": True, "batch_size": 9})
+    for run, steps in (("whole", "12"), ("parts", "5"), ("parts", "12")):
+        done = program(SCRIPT, str(tmp_path / run), steps, changes, "--resume", processes=3)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert same(saved(tmp_path / "parts"), saved(tmp_path / "whole"))
+
+
 def test_two_processes_with_fsdp2_give_the_curve_of_one(sharded, single):
     check_same_but_for_rounding(sharded / "whole", single)
 

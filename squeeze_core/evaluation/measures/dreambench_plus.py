@@ -5,6 +5,7 @@ On the subject categories only, and without people, as in the paper (`benchmarks
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -88,6 +89,7 @@ def score(
             if progress:
                 progress(f"{one.name} judges", number, len(pairs))
         del mllm
+        gc.collect()  # frames of the first import hang in a cycle and hold the weights while the next are loaded
     rows = [_row(pair, scores[pair.path], answers[pair.path], names) for pair in pairs]
     metrics = tuple(Metric(name, name, True, 3) for name in names)
     result = Result(
