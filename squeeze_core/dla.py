@@ -154,6 +154,8 @@ class DualLayerAggregator(nn.Module):
         trained = self.config.trained(image)
         lap = self.lap(image)
         pooled, given = lap(states[trained].transpose(0, 1), folded=folded)
+        if self.config.lap.residual:
+            pooled = pooled + last
         if not given.shape[0]:
             return pooled, None
         return pooled, self._all_layers(given.float().mean(0), trained)

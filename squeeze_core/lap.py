@@ -35,7 +35,8 @@ class LAPConfig(BaseModel):
     mlp: whether each block has an MLP (then the last block cannot be folded).
     bottleneck: width inside the blocks; None means the MLLM's own.
     layer_embedding: a learned, zero-initialised vector for each layer, added before attention.
-    residual: add the last layer's state to the pooled vector (Table 6).
+    residual: add the MLLM's last layer to the pooled vector (Table 6); done by the aggregator, as a LAP may be of
+        other layers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -231,8 +232,6 @@ class LayerwiseAttentionPooling(nn.Module):
             given = self.pool(attention.to(x.dtype).transpose(-1, -2)).squeeze(-1)
         if self.up is not None:
             pooled = self._weighted(x) + self.up(pooled)
-        if self.config.residual:
-            pooled = pooled + x[:, -1]
         return pooled, given.mean(1)
 
     def _blocks(self) -> list[LayerBlock]:

@@ -115,6 +115,18 @@ def test_every_variant_gives_context_of_the_dits_width_in_the_order_of_tokens(va
         )
 
 
+@pytest.mark.parametrize("layers", ["all", "0-2"])
+@pytest.mark.parametrize("variant", ["dual", "single"])
+def test_a_residual_is_to_the_mllms_last_layer_whichever_layers_are_pooled(variant, layers):
+    states, mask = prompt()
+    options = {"variant": variant, "text_layers": layers, "image_layers": layers}
+    pooled, with_residual = (
+        trained(DualLayerAggregator(config(lap=LAPConfig(heads=4, residual=residual), **options)))(states, mask)[0]
+        for residual in (False, True)
+    )
+    assert torch.allclose(with_residual, pooled + states[-1], atol=1e-6)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_selection_at_inference_is_zeroing_the_states_by_hand(variant):
     dla = trained(DualLayerAggregator(config(variant=variant)))

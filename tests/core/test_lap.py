@@ -61,7 +61,7 @@ def by_hand(lap: LayerwiseAttentionPooling, states: torch.Tensor) -> torch.Tenso
         vector = sum(w * row for w, row in zip(weights, x))
         if lap.up is not None:
             vector = sum(w * row for w, row in zip(weights, token)) + vector @ lap.up.weight.T
-        pooled.append(vector + token[-1] if lap.config.residual else vector)
+        pooled.append(vector)
     return torch.stack(pooled)
 
 
@@ -75,7 +75,6 @@ configs = st.builds(
     bottleneck=st.booleans(),
     blocks=st.integers(1, 3),
     layer_embedding=st.booleans(),
-    residual=st.booleans(),
 )
 
 
@@ -95,7 +94,7 @@ def test_the_folded_form_equals_the_plain_one(config_width, tokens, layers, seed
 @pytest.mark.parametrize("mlp", [False, True])
 @pytest.mark.parametrize("bottleneck", [None, 8])
 @pytest.mark.parametrize("blocks", [1, 2])
-@pytest.mark.parametrize("extras", [{}, {"layer_embedding": True, "residual": True}])
+@pytest.mark.parametrize("extras", [{}, {"layer_embedding": True}])
 def test_lap_is_the_papers_words_written_as_loops(mlp, bottleneck, blocks, extras):
     config = LAPConfig(heads=4, blocks=blocks, mlp=mlp, bottleneck=bottleneck, **extras)
     lap = trained(16, 6, config).double()
@@ -122,8 +121,6 @@ def test_at_initialisation_it_is_the_mean_over_layers(config):
     states = torch.randn(5, 7, 16)
     pooled, _ = LayerwiseAttentionPooling(16, 7, config)(states)
     assert torch.allclose(pooled, states.mean(1), atol=1e-6)
-    residual = LayerwiseAttentionPooling(16, 7, config.model_copy(update={"residual": True}))
-    assert torch.allclose(residual(states)[0], states.mean(1) + states[:, -1], atol=1e-6)
 
 
 def test_what_the_layers_give_sums_to_the_layer_weights():
@@ -167,7 +164,7 @@ def test_more_tokens_than_a_chunk_are_pooled_each_for_itself():
 
 @pytest.mark.parametrize("config", [LAPConfig(heads=4), LAPConfig(heads=2, bottleneck=8, blocks=2)])
 def test_gradients_reach_everything_and_agree_in_both_forms(config):
-    lap = trained(16, 6, config.model_copy(update={"layer_embedding": True, "residual": True})).double()
+    lap = trained(16, 6, config.model_copy(update={"layer_embedding": True})).double()
     states = torch.randn(4, 6, 16, dtype=torch.float64, requires_grad=True)
     gradients = []
     for folded in (True, False):
