@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .console import say
+from .console import make_folder, say
 
 if TYPE_CHECKING:
     from ..training.config import TrainConfig
@@ -42,6 +42,8 @@ def train(
     main = os.environ.get("RANK", "0") == "0"
     if main:
         check_folder(out, resume)  # before gigabytes are loaded
+        if settings.latent_cache:
+            make_folder(Path(settings.latent_cache).expanduser())
     interrupted = _run(settings, out, resume, main)
     leave_processes()
     if interrupted:

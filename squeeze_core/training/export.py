@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import ValidationError
 
 from .. import __version__, adapter, lora
 from ..errors import SqueezeError
@@ -15,13 +16,15 @@ from .state import AVERAGE, WEIGHTS
 Dtype = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AGGREGATOR = "aggregator."
+_MLLM_ONLY = adapter.GateSpec(tau_1=0.0, tau_2=0.0)
 
 
 def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: bool = True) -> Path:
     """Write the newest checkpoint of a run as an adapter, whole or not at all. Returns the checkpoint.
 
     dtype: "fp32" is as trained, bit for bit; "bf16" and "fp16" halve the file. average: the moving average of
-    the weights where the run keeps one. The LoRA's alpha / rank is multiplied into B.
+    the weights where the run keeps one. The LoRA's alpha / rank is multiplied into B. An adapter of stage 1 says
+    that the MLLM speaks alone, in all steps: FLUX has not met reference tokens, nor the MLLM's silence.
     Raises `SqueezeError` for a folder that holds no such run, and for tensors that are empty or not finite.
     """
     run = Path(run).expanduser()
@@ -32,7 +35,13 @@ def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: 
     task = state.get("identity", {}).get("task", {})
     if "adapter" not in task:
         raise SqueezeError(f'"{run}" trained no adapter but something else. Give a run of stage 1 or 2.')
-    config = adapter.AdapterConfig.model_validate(task["adapter"])
+    try:
+        config = adapter.AdapterConfig.model_validate(task["adapter"])
+    except ValidationError as error:
+        raise SqueezeError(
+            f'The checkpoint "{newest}" is of an adapter that this version does not know '
+            f"({error.errors()[0]['msg']}). Export it with the version that trained it."
+        ) from error
     said = (
         f"squeeze {__version__}, {'MLLM and VAE' if task['vae_references'] else 'MLLM only'}, {state['step']} steps"
     )
@@ -43,5 +52,7 @@ def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: 
     for name, tensor in weights.items():
         if not tensor.numel():
             raise SqueezeError(f'The checkpoint "{newest}" holds {name} without a number in it. Train again.')
-    adapter.save(out, config.model_copy(update={"trained_by": said}), own, lora.baked(rest, task["lora_alpha"]))
+    gate = config.gate if task["vae_references"] else _MLLM_ONLY
+    config = config.model_copy(update={"trained_by": said, "gate": gate})
+    adapter.save(out, config, own, lora.baked(rest, task["lora_alpha"]))
     return newest

@@ -273,7 +273,7 @@ class Trainer:
         if newest is None:
             return 0
         saved = read_state(newest)
-        _check_same(saved["identity"], self._identity(), newest)
+        _check_same(saved.get("identity", {}), self._identity(), newest)
         state.restore(newest)
         return int(saved["step"])
 

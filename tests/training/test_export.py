@@ -91,6 +91,17 @@ def test_the_config_tells_what_inference_needs(trained, tmp_path):
     assert "4 steps" in found.trained_by and "MLLM and VAE" in found.trained_by
 
 
+def test_an_adapter_of_stage_1_says_that_the_mllm_speaks_alone(trained, tmp_path, models, uno):
+    """FLUX has not met reference tokens: with the paper's gate its pictures would be those of no model."""
+    run = tmp_path / "run"
+    stage_1 = config(models, uno, vae_references=False, steps=1)
+    Trainer(squeeze_task(stage_1), stage_1, run).run()
+    export(run, tmp_path / "1.safetensors")
+    export(trained[1], tmp_path / "2.safetensors")
+    gates = [adapter.read_config(tmp_path / f"{stage}.safetensors").gate for stage in (1, 2)]
+    assert [(gate.tau_1, gate.tau_2) for gate in gates] == [(0.0, 0.0), (0.95, 0.85)]
+
+
 def test_a_run_may_begin_with_an_exported_adapter(trained, tmp_path, models, uno):
     task, run = trained
     export(run, tmp_path / "a.safetensors", average=False)
