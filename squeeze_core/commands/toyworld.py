@@ -95,6 +95,8 @@ def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: 
     chosen = [row for row in table.rows() if only is None or only in row.table.split(", ")]
     if not chosen:
         raise SqueezeError(f'No row is of table "{only}". Choose one of 1, 2, 3, 6, 7, A or C.')
+    if document is not None:
+        table.around(document)  # before hours of measuring
     shard = parse_shard("")
     with progress_bar() as report:
         table.fill(out, chosen, pairs=pairs, seeds=range(seeds), dtype=dtype, shard=shard, progress=report)

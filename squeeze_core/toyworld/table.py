@@ -132,10 +132,14 @@ def fill(
 
     if not world.is_whole(out / "weights"):
         raise SqueezeError(f'"{out}" has no trained toy world. Make it: squeeze toyworld train --out {out}')
+    wanted = list(wanted)
+    if not any((out / "weights" / f"{row.adapter}.safetensors").is_file() for row in wanted):
+        missing = ", ".join(sorted({row.adapter for row in wanted}))
+        raise SqueezeError(f'None of the adapters of these rows ({missing}) is in "{out / "weights"}". Train one.')
     shard = shard or Shard()
     folder = out / ("world" if shard.count == 1 else f"world_{shard.index}")  # processes write one each
     pipelines: dict[str, SqueezePipeline] = {}
-    for row in shard.part(list(wanted)):
+    for row in shard.part(wanted):
         adapter = out / "weights" / f"{row.adapter}.safetensors"
         for seed in seeds:
             path = _result(out, row, seed, pairs, dtype)
@@ -219,14 +223,20 @@ def layer_importance(out: Path, name: str, pairs: int = 50) -> list[float] | Non
     return list(given / given.sum())
 
 
-def write_into(document: Path, table: str) -> None:
-    """Put the table between the marks of a Markdown file. Raises `SqueezeError` when they are not there."""
+def around(document: Path) -> tuple[str, str]:
+    """What stands before and after the table in a Markdown file. Raises `SqueezeError` when it has no place."""
     text = document.read_text(encoding="utf-8") if document.is_file() else ""
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise SqueezeError(f'"{document}" lacks the lines "{_BEGIN}" and "{_END}", between which the table goes.')
-    _write(document, f"{before}{begin}\n{table}{end}{after}")
+    return before + begin, end + after
+
+
+def write_into(document: Path, table: str) -> None:
+    """Put the table between the marks of a Markdown file. Raises `SqueezeError` when they are not there."""
+    before, after = around(document)
+    _write(document, f"{before}\n{table}{after}")
 
 
 def _pipeline(folder: Path, out: Path, adapter: Path, dtype: Dtype) -> SqueezePipeline:

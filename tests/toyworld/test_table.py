@@ -99,6 +99,8 @@ def test_measuring_fills_only_what_is_missing(toy_paths, tmp_path):
         assert [name for name, *_ in seen] == [row.name for row in quick[:part]]
     assert table.markdown(tmp_path, quick, pairs=1, seeds=[0], dtype="bf16").count("\n") == 4
     assert len(list((tmp_path / "measured").iterdir())) == 4
+    with pytest.raises(SqueezeError, match=r"None of the adapters of these rows \(table6_single\)"):
+        table.fill(tmp_path, [absent], pairs=1, seeds=[0])
 
 
 def test_without_trained_weights_the_command_to_make_them_is_said(tmp_path):

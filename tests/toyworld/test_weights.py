@@ -128,6 +128,13 @@ def test_a_part_whose_models_are_missing_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(toyworld.world, "SHIPPED", tmp_path / "none")
     with pytest.raises(SqueezeError, match="train --only vae first"):
         run.train_part("flux", tmp_path)
+
+
+@pytest.mark.parametrize("part", ["stage2", "table7_two_stages"])
+def test_stage_2_without_stage_1_is_refused(tmp_path, part):
+    with pytest.raises(SqueezeError, match="train --only stage1 first"):
+        run.train_part(part, tmp_path)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(SqueezeError, match="no part"):
         run.train_part("unet", tmp_path)
 

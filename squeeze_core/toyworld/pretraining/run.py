@@ -40,7 +40,7 @@ _SINGLE = ("dla.variant=single",)
 # stages" with what stage 1 gave, for a comparison of as many steps where the adapter itself has learned for longer.
 ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{f"table6_{variant}": ("stage1", (f"dla.variant={variant}",)) for variant in VARIANTS},
-    "table7_one_stage": ("stage2", ("steps=6000",)),
+    "table7_one_stage": ("stage2", ("steps=9000",)),
     "table7_two_stages": ("stage2", ()),
     "fig3b_text": ("stage1", (*_SINGLE, "data.0.options.says=caption", "drops.pictures=1.0")),
     "fig3b_picture": ("stage1", (*_SINGLE, "data.0.options.says=same", "drops.pictures=0.0")),
@@ -83,8 +83,17 @@ def train_part(
         }
         first = [f"{key}={value}" for key, value in given.items()]
         settings = load_config(path, (*first, *own_changes, *changes))
+        if part in _AFTER_STAGE_1 and not Path(settings.init).exists():
+            raise SqueezeError(
+                f'"{part}" begins with what stage 1 gave, and there is no "{settings.init}": '
+                "train --only stage1 first, or give init=ADAPTER."
+            )
     else:
         settings = parse(changed(read_yaml(path), changes))
+        if settings.init is not None and not (_init(settings) / f"{part}.safetensors").is_file():
+            raise SqueezeError(
+                f'"{_init(settings)}" has no {part}.safetensors to begin with. Set another init, or none.'
+            )
     with _main_process_first(settings) as main:
         if main:
             _gather(part, out)
@@ -167,8 +176,6 @@ def _begin_with(module: torch.nn.Module, part: str, weights: Path) -> None:
     """Trained weights of a part in place of the new ones. Raises `SqueezeError` when they are not its weights."""
     files = {"flux": {"transformer.": "flux", "text.": "text"}, "mllm": {"mllm.": "mllm"}}.get(part, {"": part})
     parameters = dict(module.named_parameters())
-    if not (weights / f"{part}.safetensors").is_file():
-        raise SqueezeError(f'"{weights}" has no {part}.safetensors to begin with. Set another init, or none.')
     for prefix, name in files.items():
         for key, tensor in (world.trained_state(weights, name) or {}).items():
             into = parameters.get(prefix + key)
