@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 
 from .. import bfl
 from ..adapter import Adapter
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..mllm.backbone import Backbone
 
-VERSION = 7  # of the weights and files; a change of either makes a new folder
+VERSION = 8  # of the weights and files; a change of either makes a new folder
 NOTICES = {
     True: "tiny models that have seen toys only: give them the toy world's pictures and words",
     False: "untrained weights: expect noise-like pictures; this shows that the machinery runs",
@@ -114,9 +115,9 @@ def build(folder: str | Path | None = None, seed: int = 0) -> ToyWorldPaths:
             temporary.mkdir(parents=True)
             _write(temporary, seed, SHIPPED if seed == 0 and is_whole(SHIPPED) else None)
             _place(temporary, folder, seed)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise SqueezeError(
-                f'The toy world cannot be written to "{folder}" ({error.strerror or error}). '
+                f'The toy world cannot be written to "{folder}" ({getattr(error, "strerror", None) or error}). '
                 "Free some room there, or choose another folder."
             ) from error
         finally:
