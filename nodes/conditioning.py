@@ -71,15 +71,18 @@ class LoadConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
         try:
-            _path(file)
+            if file is not None:  # connected to another node: known only when it runs
+                _path(file)
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> tuple[int, int]:
+    def fingerprint_inputs(cls, file: str | None = None) -> tuple[int, int] | None:
+        if file is None:
+            return None
         status = _path(file).stat()
         return status.st_mtime_ns, status.st_size
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..squeeze_core import adapter as adapter_file
+from ..squeeze_core.adapter import AdapterConfig
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.layers import LayerSelection
+from ..squeeze_core.mllm.states import LayerStates
 from . import folders, hosting
 from .lora import apply_lora
 from .sockets import CATEGORY, DLA, States, Weights
 
 NO_ADAPTER = "(no adapter found)"
 POOLED_WIDTH = 768  # CLIP-L's pooled vector, which FLUX.1 takes
+_SD3_WIDTH = 2048  # CLIP-L's followed by CLIP-G's
 
 
 class LoadAdapter(io.ComfyNode):
@@ -49,25 +54,32 @@ class LoadAdapter(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="With the LoRA."),
                 DLA.Output(display_name="dla", tooltip="For Aggregate."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, adapter: str) -> bool | str:
+    def validate_inputs(cls, adapter: str | None = None) -> bool | str:
         try:
-            adapter_file.read_config(folders.adapter_path(adapter))
+            if adapter is not None:  # connected to another node: known only when it runs
+                adapter_file.read_config(folders.adapter_path(adapter)).check_attention()
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, adapter: str, **kwargs) -> tuple[int, int]:
+    def fingerprint_inputs(cls, adapter: str | None = None, **kwargs) -> tuple[int, int] | None:
+        if adapter is None:
+            return None
         status = folders.adapter_path(adapter).stat()
         return status.st_mtime_ns, status.st_size
 
     @classmethod
     def execute(cls, model, adapter: str, strength: float) -> io.NodeOutput:
         loaded = adapter_file.load(folders.adapter_path(adapter))
-        return io.NodeOutput(apply_lora(model, loaded, strength), hosting.HostedDLA.from_adapter(loaded))
+        patched, text = apply_lora(model, loaded, strength), _recommended(loaded.config)
+        if cls.hidden is not None:  # None when called by hand
+            _show(text, cls.hidden.unique_id)
+        return io.NodeOutput(patched, hosting.HostedDLA.from_adapter(loaded), ui=ui.PreviewText(text))
 
 
 class Aggregate(io.ComfyNode):
@@ -111,27 +123,63 @@ class Aggregate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text_layers: str | None = None, image_layers: str | None = None) -> bool | str:
-        try:
-            for text in (text_layers, image_layers):
+        for name, text in (("text_layers", text_layers), ("image_layers", image_layers)):
+            try:
                 if text is not None:  # connected to another node: known only when it runs
                     LayerSelection.parse(text)
-        except ValueError as error:
-            return str(error)
+            except ValueError as error:
+                return f"{name}: {error}"  # ComfyUI marks both
         return True
 
     @classmethod
     def execute(cls, states, dla, text_layers: str, image_layers: str, clip_l=None) -> io.NodeOutput:
+        pooled = _pooled(clip_l, dla.config.pooled)
+        _warn_of_another_reading(states, dla.config)
         context, weights = dla.aggregate(
             states,
             text_layers=LayerSelection.parse(text_layers),
             image_layers=LayerSelection.parse(image_layers),
         )
-        pooled = _pooled(clip_l, dla.config.pooled).to(context)
+        pooled = pooled.to(context)
         shared = {"guidance": dla.config.guidance}
         positive = {**shared, "pooled_output": pooled, "reference_latents_method": dla.config.placement}
         negative = {**shared, "pooled_output": torch.zeros_like(pooled)}
         null = torch.zeros_like(context[:1])
         return io.NodeOutput([[context[None], positive]], [[null[None], negative]], weights)
+
+
+def _recommended(config: AdapterConfig) -> str:
+    """What the other nodes should be set to, a line each."""
+    gate = config.gate
+    lines = [
+        f"gate: tau_1 {gate.tau_1}, tau_2 {gate.tau_2}, late {gate.late}",
+        f"guidance: {config.guidance}",
+        f"tiles: {config.tiles}",
+        f"system_prompt: {config.system_prompt}" if config.system_prompt else "",
+        f"pooled: {config.pooled}",
+        f"trained by: {config.trained_by}" if config.trained_by else "untrained",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _show(text: str, node_id: str) -> None:
+    """Text below the widgets of a node. The page draws that of `ui` on its own preview nodes only."""
+    from server import PromptServer
+
+    PromptServer.instance.send_progress_text(text, node_id, PromptServer.instance.client_id)
+
+
+def _warn_of_another_reading(states: LayerStates, config: AdapterConfig) -> None:
+    """Say in the log when the MLLM was asked otherwise than in training. It may be meant, so it is not refused."""
+    found = []
+    if states.tiles not in (None, config.tiles) and states.image_tokens:
+        found.append(f"tiles is {states.tiles}, and the adapter was trained with {config.tiles}")
+    if states.system_prompt not in (None, config.system_prompt):
+        found.append(
+            f'system_prompt is "{states.system_prompt}", and the adapter was trained with "{config.system_prompt}"'
+        )
+    if found:
+        logging.warning("Squeeze: %s. Set it in Encode Text and Pictures.", "; ".join(found))
 
 
 def _pooled(clip_l, trained_with: str) -> torch.Tensor:
@@ -142,7 +190,14 @@ def _pooled(clip_l, trained_with: str) -> torch.Tensor:
                 "Encode of the same prompt to clip_l."
             )
         return torch.zeros(1, POOLED_WIDTH)
+    if trained_with == "zeros":
+        raise SqueezeError("This adapter was trained with a pooled vector of zeros. Disconnect clip_l.")
     pooled = clip_l[0][1].get("pooled_output")
     if pooled is None:
         raise SqueezeError("The conditioning at clip_l has no pooled vector. Use a CLIP Text Encode with CLIP-L.")
+    if pooled.shape[-1] not in (POOLED_WIDTH, _SD3_WIDTH):
+        raise SqueezeError(
+            f"This CLIP gives pooled vectors of {pooled.shape[-1]} and FLUX takes {POOLED_WIDTH}. Connect a CLIP "
+            "Text Encode with CLIP-L."
+        )
     return pooled[:, :POOLED_WIDTH]

@@ -90,11 +90,12 @@ class TimestepGate(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "guidance",
-                    default=2.5,
+                    default=-1.0,
                     min=-1.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="FLUX's guidance embedding in all stages. Below 0: leave what the conditioning says.",
+                    tooltip="FLUX's guidance embedding in all stages. -1 leaves what the conditioning says: the "
+                    "adapter's own from Aggregate, or that of FluxGuidance.",
                 ),
                 ReferenceLatents.Input(
                     "references",

@@ -243,6 +243,10 @@ class HostedMLLM(Backbone):
         """Bytes of an activation: states have the dtype of the embedding, which is never stored as fp8."""
         return self.model.get_input_embeddings().weight.dtype.itemsize
 
+    def is_dynamic(self) -> bool:
+        """Asked by ComfyUI's cache, which keeps what is paged by the dynamic patcher when main memory is short."""
+        return _is_dynamic(self.patcher)
+
     def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
         """All patchers, for the memory manager."""
         return [patcher for patcher in (self.patcher, self.head_patcher) if patcher is not None]
@@ -298,6 +302,10 @@ class HostedDLA:
     def from_adapter(cls, adapter: Adapter) -> HostedDLA:
         return cls(adapter.aggregator, adapter.config)
 
+    def is_dynamic(self) -> bool:
+        """As of `HostedMLLM`."""
+        return _is_dynamic(self.patcher)
+
     def aggregate(self, states: LayerStates, **options: Any) -> tuple[torch.Tensor, LayerWeights]:
         """Context [tokens, context] on the intermediate device, and what each layer gave.
 
@@ -310,6 +318,10 @@ class HostedDLA:
         with torch.no_grad():
             context, weights = self.module(there.states, there.image_mask, **options)
         return context.to(comfy.model_management.intermediate_device()), weights
+
+
+def _is_dynamic(patcher: comfy.model_patcher.ModelPatcher) -> bool:
+    return getattr(patcher, "is_dynamic", lambda: False)()  # older patchers lack it
 
 
 def _body_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:
@@ -333,12 +345,16 @@ def load_mllm(folder: str | Path, weight_dtype: str = "default", device: Device 
     weight_dtype: see `squeeze_core.mllm.load`. device: one of `DEVICES`. Raises `SqueezeError`.
     """
     folder = Path(folder)
-    files = [file for file in sorted(folder.glob("*")) if file.is_file()]
-    stamps = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    key = (str(folder.resolve()), stamps, weight_dtype, device, str(compute_device(device)))
+    key = (str(folder.resolve()), file_stamps(folder), weight_dtype, device, str(compute_device(device)))
     hosted = _live.get(key)
     if hosted is None:
         from ..squeeze_core.mllm.loading import load
 
         hosted = _live[key] = HostedMLLM(load(folder, weight_dtype, device="cpu"), device)
     return hosted
+
+
+def file_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """(name, bytes, time of the last change) of each file in a folder."""
+    files = [file for file in sorted(folder.glob("*")) if file.is_file()]
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.images import to_picture
+from .sockets import MAX_PICTURES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def pictures(images: Mapping[str, torch.Tensor | None] | None) -> tuple[Image, ...]:
-    """Growing inputs -> RGB pictures in order; a batch is several pictures. An alpha channel is put on white."""
+def pictures(
+    images: Mapping[str, torch.Tensor | None] | None, unknown: Mapping[str, Any] | None = None
+) -> tuple[Image, ...]:
+    """Growing inputs -> RGB pictures in order; a batch is several pictures. An alpha channel is put on white.
+
+    unknown: what the node was given beside its inputs; the server passes on a link to a socket that is not there.
+    Raises `SqueezeError` if there is any.
+    """
+    if unknown:
+        raise SqueezeError(
+            f"There is no input {', '.join(unknown)}. Pictures go into images.picture_1 to "
+            f"images.picture_{MAX_PICTURES}; for more of them connect a batch."
+        )
     batches = [] if not images else [images[name] for name in sorted(images, key=_number)]
     return tuple(to_picture(image) for batch in batches if batch is not None for image in batch)
 

@@ -51,12 +51,17 @@ class LoadMLLM(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: str) -> bool | str:
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
         try:
-            folders.mllm_path(model)
+            if model is not None:  # connected to another node: known only when it runs
+                folders.mllm_path(model)
         except ValueError as error:
             return str(error)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str | None = None, **kwargs) -> tuple | None:
+        return None if model is None else hosting.file_stamps(folders.mllm_path(model))
 
     @classmethod
     def execute(cls, model: str, weight_dtype: str, device: str) -> io.NodeOutput:
@@ -112,8 +117,11 @@ class Encode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mllm, prompt: str, images=None, system_prompt: str = "", tiles: int = 1) -> io.NodeOutput:
-        return io.NodeOutput(mllm.encode(Prompt(prompt, pictures(images), system_prompt, tiles)))
+    def execute(
+        cls, mllm, prompt: str, images=None, system_prompt: str = "", tiles: int = 1, **unknown
+    ) -> io.NodeOutput:
+        given = pictures(images, unknown)
+        return io.NodeOutput(mllm.encode(Prompt(prompt, given, system_prompt, tiles)))
 
 
 class WritePrompt(io.ComfyNode):
@@ -148,7 +156,7 @@ class WritePrompt(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="The same seed writes the same prompt. Without effect at temperature 0.",
                 ),
                 io.Float.Input(
@@ -184,6 +192,7 @@ class WritePrompt(io.ComfyNode):
         images=None,
         temperature: float = 0.0,
         max_tokens: int = 200,
+        **unknown,
     ) -> io.NodeOutput:
         from ..squeeze_core.mllm.write_prompt import write_prompt
 
@@ -191,7 +200,7 @@ class WritePrompt(io.ComfyNode):
             write_prompt(
                 mllm,
                 instruction,
-                pictures(images),
+                pictures(images, unknown),
                 style=style,
                 seed=seed,
                 temperature=temperature,

@@ -9,7 +9,10 @@ from comfy_api.latest import io
 
 from ..squeeze_core import references as core
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.images import on_white
 from .sockets import CATEGORY, ReferenceLatents
+
+CHANNELS = 16  # of FLUX.1's latents
 
 
 class ReferenceTokens(io.ComfyNode):
@@ -80,7 +83,8 @@ class ReferenceTokens(io.ComfyNode):
                     display_name="image",
                     is_output_list=True,
                     tooltip="All references as encoded, in order: one batch if they are of one size, "
-                    "else one by one.",
+                    "else one by one, so that what follows runs once for each. Made to look at: Encode takes the "
+                    "original pictures.",
                 ),
             ],
         )
@@ -97,7 +101,7 @@ class ReferenceTokens(io.ComfyNode):
         fit: core.Fit = "resize",
     ) -> io.NodeOutput:
         own = [
-            core.ReferencePicture(_rgb(pixels), area, long_side, fit)
+            core.ReferencePicture(on_white(pixels), area, long_side, fit)
             for pixels, area in zip(image, _masks(mask, len(image)))
         ]
         if placement == "auto" and references is not None:
@@ -107,12 +111,19 @@ class ReferenceTokens(io.ComfyNode):
                 f'The chained references are placed "{references.placement}" and these "{placement}"; all must be '
                 "placed alike. Set one of them to auto."
             )
-        encoded = core.encode(core.chained(references, own), lambda pixels: vae.encode(pixels[..., :3]), placement)
+        encoded = core.encode(core.chained(references, own), lambda pixels: _latent(vae, pixels), placement)
         return io.NodeOutput(encoded, _batched(encoded.encoded))
 
 
-def _rgb(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels[..., :3] if pixels.shape[-1] == 4 else pixels
+def _latent(vae, pixels: torch.Tensor) -> torch.Tensor:
+    """[1, H, W, 3] -> [1, 16, h, w]. Raises `SqueezeError` for the VAE of another model."""
+    latent = vae.encode(pixels)
+    if latent.ndim != 4 or latent.shape[1] != CHANNELS:
+        raise SqueezeError(
+            f"This VAE makes latents of {list(latent.shape)}; FLUX.1's have {CHANNELS} channels. Load "
+            "ae.safetensors. For a model other than FLUX.1 put its ReferenceLatent before the gate."
+        )
+    return latent
 
 
 def _masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | None]:

@@ -79,11 +79,16 @@ class Score(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, dino: str, clip: str, orientation: str, images=None) -> bool | str:
+    def validate_inputs(
+        cls, dino: str | None = None, clip: str | None = None, orientation: str | None = None, images=None
+    ) -> bool | str:
         try:  # images: ComfyUI passes growing inputs, asked for or not
-            for role, choice in (("dino", dino), ("clip", clip), ("orientation", orientation)):
-                if choice != NONE:
+            choices = {"dino": dino, "clip": clip, "orientation": orientation}
+            for role, choice in choices.items():
+                if choice not in (NONE, None):  # None: connected to another node, known only when it runs
                     folders.evaluation_path(role, choice)
+            if set(choices.values()) == {NONE}:
+                folders.check_evaluation(choices)
         except ValueError as error:
             return str(error)
         return True
@@ -98,10 +103,12 @@ class Score(io.ComfyNode):
         rank_by: str,
         images=None,
         prompt: str = "",
+        **unknown,
     ) -> io.NodeOutput:
         from ..squeeze_core.evaluation.backbones import load_clip, load_dino
         from ..squeeze_core.evaluation.orientation import load_orientation
 
+        references = pictures(images, unknown)
         models = {
             "dino": _hosted("dino", dino, load_dino),
             "clip": _hosted("clip", clip, load_clip),
@@ -109,7 +116,7 @@ class Score(io.ComfyNode):
         }
         found: BatchScores = score(
             [to_picture(image) for image in generated],
-            pictures(images),
+            references,
             prompt,
             **models,
             rank_by=rank_by,

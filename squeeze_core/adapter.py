@@ -136,6 +136,14 @@ class AdapterConfig(BaseModel):
                 f"the states come from {model_id}. Encode with the MLLM that the adapter names."
             )
 
+    def check_attention(self) -> None:
+        """Raise `SqueezeError` unless the references join the sequence, the one way that is there."""
+        if self.attention != "joint":
+            raise SqueezeError(
+                f'This adapter asks for "{self.attention}" attention to references, which this version does not '
+                'have. Use one trained with "joint".'
+            )
+
     def check_dit(self, given: DiTSpec) -> None:
         """Raise `SqueezeError` with both values unless the diffusion model has the shape trained on."""
         for field in ("architecture", "width", "double_blocks", "single_blocks", "context"):

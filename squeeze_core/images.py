@@ -41,8 +41,13 @@ def to_picture(pixels: torch.Tensor) -> Image:
     """[height, width, 3 or 4], 0 to 1 -> RGB; values outside are clamped, alpha is put on white."""
     from PIL import Image
 
-    pixels = pixels.detach().float().cpu()
-    if pixels.shape[-1] == 4:
-        alpha = pixels[..., 3:]
-        pixels = pixels[..., :3] * alpha + (1 - alpha)
+    pixels = on_white(pixels.detach().float().cpu())
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+
+
+def on_white(pixels: torch.Tensor) -> torch.Tensor:
+    """[..., 3 or 4], 0 to 1 -> [..., 3]: what an alpha channel hides becomes white."""
+    if pixels.shape[-1] != 4:
+        return pixels
+    alpha = pixels[..., 3:]
+    return pixels[..., :3] * alpha + (1 - alpha)

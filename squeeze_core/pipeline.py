@@ -384,11 +384,7 @@ class SqueezePipeline:
 def _check(config: AdapterConfig, mllm: Backbone, transformer: FluxTransformer2DModel) -> None:
     config.check_mllm(mllm.identity)
     config.check_dit(flux.spec_of(transformer))
-    if config.attention != "joint":
-        raise SqueezeError(
-            f'This adapter asks for "{config.attention}" attention to references, which this version does not '
-            'have. Use one trained with "joint".'
-        )
+    config.check_attention()
 
 
 def _heard(

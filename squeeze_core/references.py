@@ -57,6 +57,12 @@ class ReferencePicture:
             raise SqueezeError(
                 f"A mask must be [height, width]; got {list(self.mask.shape)}. Give one mask for each picture."
             )
+        blank = self.mask.shape == (64, 64) and self.mask.min() == self.mask.max()
+        if blank and self.image.shape[:2] != (64, 64):
+            raise SqueezeError(
+                "The mask is blank. ComfyUI gives a picture without transparency a blank 64 x 64 mask: leave mask "
+                "unconnected."
+            )
         if self.mask.shape != self.image.shape[:2]:
             raise SqueezeError(
                 "The mask is {1} x {0} px and the picture {3} x {2} px; they must be equal.".format(

@@ -17,6 +17,7 @@ class LayerStates:
         last is after the final norm.
     image_mask: [tokens] bool, true at the tokens of pictures.
     model_id: which MLLM made them (`MLLMIdentity.label`), compared with what an adapter was trained on.
+    system_prompt, tiles: those of the `Prompt`, compared likewise; None when unknown.
 
     The DLA works token by token, so a batch is a concatenation along tokens and needs no padding.
     """
@@ -24,6 +25,8 @@ class LayerStates:
     states: torch.Tensor
     image_mask: torch.Tensor
     model_id: str
+    system_prompt: str | None = None
+    tiles: int | None = None
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3:

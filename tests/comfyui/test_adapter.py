@@ -1,5 +1,7 @@
 """An adapter in ComfyUI: its LoRA by the core's loader, its aggregator in the core's memory, wrong ones refused."""
 
+import logging
+
 import pytest
 import torch
 
@@ -90,6 +92,52 @@ def test_a_model_of_another_shape_is_refused_with_both_values(pack, tiny_flux, m
         pack("nodes.lora").apply_lora(tiny_flux(depth=2), make_adapter(), 1.0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"in_channels": 96}, "Fill.*96 channels.*FLUX.1-dev 16"),
+        ({"in_channels": 32}, "Canny.*32 channels.*FLUX.1-dev 16"),
+        ({"guidance_embed": False}, "FLUX.1-schnell.*guidance"),
+    ],
+)
+def test_schnell_fill_canny_and_depth_are_refused(pack, comfy, tiny_flux, make_adapter, changes, message):
+    """Detected by the core in files of their layouts."""
+    import comfy.sd
+
+    state = {key.removeprefix("diffusion_model."): value for key, value in tiny_flux().model.state_dict().items()}
+    columns = 4 * changes.get("in_channels", 16)
+    state["img_in.weight"] = torch.nn.functional.pad(state["img_in.weight"], (0, columns - 64))
+    if not changes.get("guidance_embed", True):
+        state = {key: value for key, value in state.items() if not key.startswith("guidance_in")}
+    model = comfy.sd.load_diffusion_model_state_dict({key: value.clone() for key, value in state.items()})
+    detected = model.model.model_config.unet_config
+    assert {name: detected[name] for name in changes} == changes
+    with pytest.raises(pack("squeeze_core.errors").SqueezeError, match=message):
+        pack("nodes.lora").apply_lora(model, make_adapter(), 1.0)
+
+
+def test_attention_that_this_version_lacks_is_refused_before_and_as_it_runs(
+    pack, tiny_flux, make_adapter, save, monkeypatch
+):
+    path = save(make_adapter(attention="cached"))
+    monkeypatch.setattr(pack("nodes.folders"), "adapter_path", lambda choice: path)
+    node = pack("nodes.dla").LoadAdapter
+    assert '"cached" attention' in node.validate_inputs("tiny.safetensors")
+    with pytest.raises(pack("squeeze_core.errors").SqueezeError, match='"cached" attention'):
+        node.execute(tiny_flux(), "tiny.safetensors", 1.0)
+
+
+def test_the_loader_says_what_the_adapter_was_trained_with(pack, tiny_flux, make_adapter, save, monkeypatch):
+    adapter = pack("squeeze_core.adapter")
+    gate = adapter.GateSpec(tau_1=0.9, tau_2=0.5, late="zero")
+    given = make_adapter(gate=gate, guidance=3.5, tiles=4, system_prompt="You paint.", trained_by="a test")
+    path = save(given)
+    monkeypatch.setattr(pack("nodes.folders"), "adapter_path", lambda choice: path)
+    text = pack("nodes.dla").LoadAdapter.execute(tiny_flux(), "tiny.safetensors", 1.0).ui.value
+    for part in ("tau_1 0.9, tau_2 0.5, late zero", "3.5", "tiles: 4", "You paint.", "pooled: zeros", "a test"):
+        assert part in text, text
+
+
 def test_nunchaku_is_refused_and_told_why(pack, tiny_flux, make_adapter):
     model = tiny_flux()
     network = model.model.diffusion_model
@@ -129,17 +177,52 @@ def test_states_of_another_mllm_are_refused_with_both_names(pack, make_adapter):
         pack("nodes.dla").Aggregate.execute(states, hosted, "all", "all")
 
 
-def test_a_pooled_vector_is_asked_for_when_it_was_trained_with(pack, make_adapter, clean_memory):
+@pytest.fixture
+def aggregate(pack, clean_memory):
+    """(adapter, fields of the states, clip_l) -> what Aggregate gives."""
+
+    def run(adapter, *, clip_l=None, picture: bool = True, **fields):
+        hosted = pack("nodes.hosting").HostedDLA.from_adapter(adapter)
+        states = pack("squeeze_core.mllm.states").LayerStates(
+            torch.randn(STATES, 2, HIDDEN),
+            torch.tensor([False, picture]),
+            adapter.config.mllm.identity.label,
+            **fields,
+        )
+        return pack("nodes.dla").Aggregate.execute(states, hosted, "all", "all", clip_l).args
+
+    return run
+
+
+def test_states_of_other_settings_than_the_adapters_are_warned_of(aggregate, make_adapter, caplog):
+    adapter = make_adapter(tiles=4, system_prompt="You paint.")
+    with caplog.at_level(logging.WARNING):
+        aggregate(adapter, tiles=4, system_prompt="You paint.")
+        aggregate(adapter)  # unknown
+        aggregate(adapter, tiles=1, system_prompt="You paint.", picture=False)  # no picture to cut into tiles
+        assert not caplog.records
+        aggregate(adapter, tiles=1, system_prompt="")
+    (record,) = caplog.records
+    assert 'tiles is 1, and the adapter was trained with 4; system_prompt is ""' in record.getMessage()
+    assert '"You paint."' in record.getMessage() and "Encode Text and Pictures" in record.getMessage()
+
+
+def clip(width: int) -> list:
+    return [[torch.zeros(1, 77, 768), {"pooled_output": torch.arange(width, dtype=torch.float32)[None]}]]
+
+
+def test_a_pooled_vector_is_asked_for_when_it_was_trained_with(pack, aggregate, make_adapter):
     adapter = make_adapter(pooled="clip_l")
-    hosted = pack("nodes.hosting").HostedDLA.from_adapter(adapter)
-    states = pack("squeeze_core.mllm.states").LayerStates(
-        torch.randn(STATES, 2, HIDDEN), torch.tensor([False, True]), adapter.config.mllm.identity.label
-    )
-    node = pack("nodes.dla").Aggregate
     with pytest.raises(pack("squeeze_core.errors").SqueezeError, match="CLIP"):
-        node.execute(states, hosted, "all", "all")
-    pooled = torch.randn(1, 768)
-    positive = node.execute(
-        states, hosted, "all", "all", clip_l=[[torch.zeros(1, 77, 768), {"pooled_output": pooled}]]
-    )
-    assert torch.equal(positive.args[0][0][1]["pooled_output"], pooled)
+        aggregate(adapter)
+    for width in (768, 2048):  # SD3's begins with CLIP-L's
+        positive, _, _ = aggregate(adapter, clip_l=clip(width))
+        assert torch.equal(positive[0][1]["pooled_output"], clip(768)[0][1]["pooled_output"])
+
+
+def test_a_pooled_vector_that_does_not_fit_is_refused(pack, aggregate, make_adapter):
+    error = pack("squeeze_core.errors").SqueezeError
+    with pytest.raises(error, match=r"pooled vector of zeros\. Disconnect clip_l"):
+        aggregate(make_adapter(), clip_l=clip(768))
+    with pytest.raises(error, match="pooled vectors of 1280 and FLUX takes 768"):  # SDXL's is CLIP-G's alone
+        aggregate(make_adapter(pooled="clip_l"), clip_l=clip(1280))

@@ -350,6 +350,13 @@ def test_guidance_below_zero_leaves_what_is_there(world):
         assert "guidance" not in options
 
 
+def test_the_guidance_of_the_conditioning_stays_unless_one_is_set(world):
+    (guidance,) = [given for given in world.nodes.TimestepGate.define_schema().inputs if given.id == "guidance"]
+    conditioning = world.positive(guidance=3.7, reference_latents=world.latents)
+    gated = world.nodes.TimestepGate.execute(conditioning, 0.95, 0.85, "drop", guidance.default).args[0]
+    assert len(gated) == 3 and {options["guidance"] for _, options in gated} == {3.7}
+
+
 def test_tau_above_one_never_lets_the_text_speak_alone(world, clean_memory):
     late_only = sample(world.model, world.gated(1.1, 1.1), world.negative())
     assert_same(late_only, sample(world.model, world.by_hand()["late"], world.negative()))

@@ -150,6 +150,39 @@ def test_hosting_makes_no_second_copy_of_the_weights(pack, hosting, folders, pro
     assert {p.data_ptr() for p in backbone.model.parameters()} == before
 
 
+def test_what_is_paged_stays_in_the_cache_when_main_memory_is_short(
+    comfy, pack, hosting, folders, prompt, monkeypatch
+):
+    """On a GPU with the dynamic patcher ComfyUI's cache spares the models of the graph that runs."""
+    from types import SimpleNamespace
+
+    import comfy.model_patcher
+    from comfy_execution import caching
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def is_dynamic(self):
+            return True
+
+    def left(outputs: list) -> list:
+        cache = caching.RAMPressureCache(caching.CacheKeySetInputSignature)
+        cache.generation = 1
+        for number, output in enumerate(outputs):
+            cache.cache[number] = SimpleNamespace(outputs=[[output]])
+            cache.used_generation[number], cache.timestamps[number], cache.children[number] = 1, 1.0, []
+        monkeypatch.setattr(caching.psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+        cache.ram_release(1 << 40, free_active=True)
+        return [outputs[number] for number in cache.cache]
+
+    def both() -> list:
+        mllm = hosting.HostedMLLM(plain(pack, folders["qwen2.5-vl"]))
+        return [mllm, hosting.HostedDLA(torch.nn.Linear(2, 2), None)]
+
+    assert left(both()) == []
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Dynamic, raising=False)
+    dynamic = both()
+    assert left(dynamic) == dynamic
+
+
 # Interrupts.
 
 

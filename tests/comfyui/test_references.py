@@ -54,18 +54,43 @@ def test_a_batch_is_several_pictures_and_one_mask_serves_all(node, tiny_vae, cle
     assert (shown[:, :30] - 0.5).abs().max() > 0.1
 
 
-def test_an_alpha_channel_is_left_out(node, tiny_vae, clean_memory):
+def test_what_an_alpha_channel_hides_is_white_as_for_the_mllm(node, pack, tiny_vae, clean_memory):
     picture = photograph("cat")
-    with_alpha = torch.cat([picture, torch.ones_like(picture[..., :1])], -1)
-    (one,), (other,) = (run(node, tiny_vae, image, long_side=64)[0].latents for image in (picture, with_alpha))
-    assert torch.equal(one, other)
+    alpha = torch.ones_like(picture[..., :1])
+    alpha[:, :150] = 0
+    alpha[:, 150:160] = 0.5
+    cut = torch.cat([picture, alpha], -1)
+    (shown,) = run(node, tiny_vae, cut, long_side=448)[1]
+    (read,) = pack("nodes.images").pictures({"picture_1": cut})
+    white = pack("squeeze_core.images").to_tensor(read)[None]
+    (expected,) = run(node, tiny_vae, white, long_side=448)[1]
+    assert shown[:, :140].min() > 0.999 and shown[:, -100:].min() < 0.5
+    assert (shown - expected).abs().max() < 2 / 255  # that of the MLLM is rounded to 8 bits
+
+
+class AnotherModelsVAE:
+    """One of SD 1.5's shape, or of a video model's."""
+
+    def __init__(self, *shape: int):
+        self.shape = shape
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(self.shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (1, 16, 1, 8, 8)])
+def test_the_vae_of_another_model_is_refused(node, error, shape):
+    with pytest.raises(error, match=r"16 channels.*ae\.safetensors") as refusal:
+        run(node, AnotherModelsVAE(*shape), photograph("cat"), long_side=64)
+    assert str(list(shape)) in str(refusal.value)
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
         (torch.zeros(1, 300, 451), "black everywhere"),
-        (torch.ones(1, 64, 64), "64 x 64"),
+        (torch.eye(64)[None], "64 x 64 px and the picture 451 x 300 px"),
+        (torch.ones(1, 64, 64), "leave mask unconnected"),
         (torch.ones(3, 300, 451), "1 pictures and 3 masks"),
     ],
 )

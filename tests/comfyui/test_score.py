@@ -108,6 +108,17 @@ def test_a_missing_model_names_its_download(server, shown):
         server.run_graph(graph(shown, dino="dino-vits8"))
 
 
+def test_with_no_model_at_all_the_download_is_named(pack, monkeypatch):
+    """The choices are then (none) three times, and to choose another is no help."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_folder_paths", lambda name: ["/nowhere/evaluation"])
+    node = pack("nodes.score").Score
+    refusal = node.validate_inputs("(none)", "(none)", "(none)")
+    assert "models/evaluation" in refusal and "hf download openai/clip-vit-base-patch32" in refusal
+    assert node.validate_inputs(None, "(none)", "(none)") is True  # connected to another node
+
+
 def test_the_models_are_gone_when_the_node_is_done(server, shown):
     server.run_graph(graph(shown, prompt="another prompt"))
     held = {entry["model"] for entry in server.loaded_models()}

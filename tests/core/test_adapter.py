@@ -371,3 +371,9 @@ def test_another_diffusion_model_is_refused_with_the_two_values_that_differ(fiel
     settings_.check_dit(DIT)
     with pytest.raises(SqueezeError, match=rf"{field} {getattr(DIT, field)}.*{field} {value}"):
         settings_.check_dit(DIT.model_copy(update={field: value}))
+
+
+def test_attention_that_this_version_lacks_is_refused_by_name():
+    config().check_attention()
+    with pytest.raises(SqueezeError, match='"cached" attention'):
+        config(attention="cached").check_attention()

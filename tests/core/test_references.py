@@ -99,6 +99,16 @@ def test_a_mask_of_another_shape_is_refused_with_both_shapes(shape):
         ReferencePicture(torch.rand(8, 10, 3), torch.ones(8, 9))
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_the_blank_mask_of_an_opaque_picture_is_named(value):
+    """ComfyUI's Load Image gives it, black, and Invert Mask makes it white."""
+    with pytest.raises(SqueezeError, match="leave mask unconnected"):
+        ReferencePicture(torch.rand(300, 200, 3), torch.full((64, 64), value))
+    with pytest.raises(SqueezeError, match="must be equal"):
+        ReferencePicture(torch.rand(300, 200, 3), torch.eye(64))
+    ReferencePicture(torch.rand(64, 64, 3), torch.ones(64, 64))
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 4), (8, 8), (1, 8, 8, 3), (0, 8, 3)])
 def test_a_picture_that_is_not_rgb_is_refused_with_its_shape(shape):
     with pytest.raises(SqueezeError, match=r"\[height, width, 3\]"):
