@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,16 @@ if TYPE_CHECKING:
     import typer
 
 COMMANDS = ("demo", "generate", "train", "export", "eval", "toyworld", "bench", "doctor")
+# What an OSError says of a place that the user chose.
+_PLACE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.EEXIST,
+}
 _PACKAGE = f"{__package__}.commands"
 
 
@@ -57,6 +68,22 @@ def main() -> None:
         if package == (__package__ or "").partition(".")[0] or find_spec(package or "?") is not None:
             raise  # a mistake of ours, not a missing package
         _fail(f'The package "{package}" is missing. Install it with: pip install "squeeze-mllm[demo]"')
+    except Exception as error:
+        message = _of_the_disk(error)
+        if message is None:
+            raise
+        _fail(message)
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """What to do about a full disk or a place that cannot be written to; None for any other error."""
+    from .training.checkpoint import is_disk_full
+
+    if is_disk_full(error):
+        return f"The disk is full ({error}). Free some room and try again."
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _PLACE:
+        return f'"{error.filename}": {error.strerror}. Choose another place.'
+    return None
 
 
 def _fail(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -16,6 +17,8 @@ from .references import MULTIPLE, Fit, Placement, References
 from .sigmas import Curve
 from .sigmas import sigmas as noise_levels
 
+LARGEST_SEED = 2**64 - 1  # what torch's generators take
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
@@ -23,8 +26,10 @@ class GenerationSettings:
 
     height, width: pixels, multiples of 16. batch: pictures of one seed. None in gate, guidance, system_prompt
         or tiles, and "auto" in placement, mean what the adapter was trained with.
-    true_cfg: above 1, a second prediction from the null context (one zero token, zero pooled vector, no
-        references) is driven away from: twice the time.
+    guidance: FLUX.1-dev's guidance embedding, one pass a step.
+    true_cfg: true classifier-free guidance, "CFG" in this project's tables. Unless it is 1, a second prediction
+        from the null context (one zero token, zero pooled vector, no references) is driven away from: twice the
+        time. That pass has the adapter's guidance, whatever `guidance` says.
     long_side, fit: of references as encoded, see `ReferencePicture`.
     text_layers, image_layers: layers of the MLLM left standing, the others zeroed (Table A).
     """
@@ -66,8 +71,16 @@ class GenerationSettings:
             raise SqueezeError(f"tiles is {self.tiles}; it must lie in 1 to 12.")
         if self.batch < 1:
             raise SqueezeError(f"The batch is {self.batch}; at least 1 picture is needed.")
-        if self.seed < 0:
-            raise SqueezeError(f"The seed is {self.seed}; give 0 or more.")
+        for name, value in (("guidance", self.guidance), ("true_cfg", self.true_cfg)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise SqueezeError(f"{name} is {value:g}; give a number of 0 or more.")
+        check_seed(self.seed)
+
+
+def check_seed(seed: int) -> None:
+    """Raises `SqueezeError` for a seed that torch does not take."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise SqueezeError(f"The seed is {seed}; give 0 or more, at most {LARGEST_SEED}.")
 
 
 @dataclass(frozen=True)

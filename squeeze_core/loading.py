@@ -6,6 +6,7 @@ Nothing is downloaded. The MLLM has its own loader (`mllm.load`), and so has the
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Mapping
@@ -91,8 +92,9 @@ def apply_lora(
 
     lora: as in `adapter.Adapter`. fuse: add it to the weights, for good, which costs nothing at each step;
     else it stays apart through peft and is named "squeeze", so that other LoRAs can be added and strengths
-    changed by diffusers' own functions.
+    changed by diffusers' own functions. Raises `SqueezeError` for a strength that is no number.
     """
+    check_strength(strength)
     if not lora or strength == 0:
         return
     if not fuse:
@@ -115,6 +117,12 @@ def remove_lora(transformer: FluxTransformer2DModel) -> None:
     """Undo `apply_lora` without fuse; nothing happens when there is none."""
     if "squeeze" in getattr(transformer, "peft_config", {}):
         transformer.delete_adapters("squeeze")
+
+
+def check_strength(strength: float) -> None:
+    """Raises `SqueezeError` for a strength of the LoRA that is not finite."""
+    if not math.isfinite(strength):
+        raise SqueezeError(f"The strength of the LoRA is {strength:g}; give a number, such as 1.")
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype | None:

@@ -70,10 +70,13 @@ def generate(
     models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, device or None, offload)
     from ..generation import GenerationSettings
     from ..layers import LayerSelection
+    from ..loading import check_strength
     from ..mllm.backbone import Prompt
     from ..mllm.prompt import check_prompt
+    from ..pipeline import _reference_pictures
 
     # Whatever can be wrong is found before gigabytes are loaded.
+    check_strength(strength)
     trained = models.adapter_config()
     settings = GenerationSettings(
         height=height or models.side,
@@ -96,6 +99,7 @@ def generate(
     check_prompt(Prompt(prompt, tuple(images), system_prompt or ""))
     for layers in (text_layers, image_layers):
         LayerSelection.parse(layers).indices(trained.dla.layers)
+    _reference_pictures(images, masks, settings)
     pipeline = models.load(strength)
     with progress_bar() as progress:
         result = pipeline.generate(prompt, images, settings, masks=masks, progress=progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from ..errors import SqueezeError
 from .console import say
@@ -21,7 +21,7 @@ SIDE = 1024  # of a picture, where nothing else is asked for
 class Models:
     """What `options` says of them. device: None is the GPU, or the CPU for the toy world.
 
-    Raises `SqueezeError` when some are given and others are not.
+    Raises `SqueezeError` when some are given and others are not, and for a dtype or a device that is not there.
     """
 
     flux: Path | None
@@ -42,6 +42,15 @@ class Models:
                 f"Some models are given, but not {' and '.join(missing)}. Give --flux, --mllm and --adapter "
                 "together (and --vae, unless --flux is a whole diffusers folder), or none for the toy world."
             )
+        from ..loading import torch_dtype
+        from ..mllm import WeightDtype
+
+        torch_dtype(self.dtype)  # type: ignore[arg-type]  # this is the check
+        if self.mllm_dtype not in get_args(WeightDtype):
+            accepted = ", ".join(get_args(WeightDtype))
+            raise SqueezeError(f'The dtype of the MLLM is "{self.mllm_dtype}"; choose one of {accepted}.')
+        if self.device is not None:
+            checked_device(self.device)
 
     @property
     def toy(self) -> bool:
@@ -88,6 +97,28 @@ class Models:
             device=self.device,
             offload=self.offload,
         )
+
+
+def checked_device(name: str) -> str:
+    """The same name. Raises `SqueezeError`, with what there is, when torch cannot compute there."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(f"cuda:{number}" for number in range(gpus))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":
+            known = (device.index or 0) < gpus
+        else:
+            torch.zeros(1, device=device).cpu()
+            known = True
+    except (RuntimeError, AssertionError, ImportError):  # as torch says it, by kind of device
+        known = False
+    if not known:
+        raise SqueezeError(f'There is no device "{name}" here. Choose one of {", ".join(there)}.')
+    return name
 
 
 def gate_of(own: GateSpec, tau_1: float | None, tau_2: float | None, late: str) -> Gate:

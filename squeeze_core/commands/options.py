@@ -19,13 +19,22 @@ Clip = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="Folder of CLIP-L, if the adapter asks for it; not needed with a whole diffusers folder."),
 ]
-Dtype = Annotated[str, typer.Option(help="Of FLUX and VAE: default, fp32, bf16, fp16.")]
-MllmDtype = Annotated[str, typer.Option(help="default, fp32, bf16, fp16, fp8_e4m3fn.")]
+Dtype = Annotated[str, typer.Option(help="Of real FLUX and VAE: default, fp32, bf16, fp16.")]
+MllmDtype = Annotated[str, typer.Option(help="Of a real MLLM: default, fp32, bf16, fp16, fp8_e4m3fn.")]
 Device = Annotated[str, typer.Option(help="Such as cuda, cuda:1, cpu; empty: the GPU.")]
-Offload = Annotated[bool, typer.Option(help="Only the model at work is on the GPU.")]
+Offload = Annotated[bool, typer.Option(help="Of real models, only the one at work is on the GPU.")]
 
 Steps = Annotated[int, typer.Option(min=1, help="Sampling steps.")]
 Curve = Annotated[str, typer.Option(help="cosine, raised_cosine, flux or linear.")]
 Late = Annotated[str, typer.Option(help="The MLLM in late steps: drop, zero or keep.")]
-Guidance = Annotated[Optional[float], typer.Option(help="FLUX's guidance embedding.")]  # noqa: UP045
-Cfg = Annotated[float, typer.Option(help="True CFG against the null context; 1 is off.")]
+Guidance = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(help="FLUX.1-dev's guidance embedding; without it, what the adapter was trained with."),
+]
+Cfg = Annotated[
+    float,
+    typer.Option(
+        help="True classifier-free guidance against the null context, CFG in the tables; 1 is off. A second pass a "
+        "step, with the adapter's guidance."
+    ),
+]

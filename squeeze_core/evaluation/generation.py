@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 _MAY_CHANGE = {"data", "label", "notes"}  # none of them changes a picture
+_NEWER = {"vae", "dtype", "mllm_dtype"}  # of the models: run.json of earlier versions does not have them
 # Pictures of one sample, one for each seed.
 Draw = Callable[[Sample, Sequence[int]], Sequence["Image"]]
 
@@ -118,15 +119,26 @@ def claim(folder: Path, benchmark: Benchmark, made_with: Mapping[str, Any]) -> N
     if not path.is_file():
         write_text(path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
         return
-    earlier = read_run(folder)
-    keys = (earlier.keys() | run.keys()) - _MAY_CHANGE
-    changed = sorted(key for key in keys if earlier.get(key) != run.get(key))
+    earlier, now = _settings(read_run(folder)), _settings(run)
+    keys = (earlier.keys() | now.keys()) - _MAY_CHANGE
+    keys -= {key for key in _NEWER if key not in earlier}
+    changed = sorted(key for key in keys if earlier.get(key) != now.get(key))
     if changed:
         key = changed[0]
         raise SqueezeError(
-            f'"{folder}" holds pictures made with {key} = {earlier.get(key)!r}, and now it is {run.get(key)!r}. '
+            f'"{folder}" holds pictures made with {key} = {earlier.get(key)!r}, and now it is {now.get(key)!r}. '
             "Give another --out, or the same settings."
         )
+
+
+def check_made_for(folder: Path, benchmark: Benchmark, option: str) -> None:
+    """Raise `SqueezeError` when a folder's run.json names another benchmark. Other tools' folders have none.
+
+    option: the one that gave the folder, for the message.
+    """
+    made = read_run(folder).get("benchmark") if (folder / RUN).is_file() else None
+    if isinstance(made, str) and made != benchmark.name:
+        raise SqueezeError(f'"{folder}" holds pictures of {made}, not of {benchmark.name}. Give another {option}.')
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -142,6 +154,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     raise SqueezeError(
         f'"{path}" cannot be read ({reason}). Give a folder made by squeeze eval generate, or use --images.'
     )
+
+
+def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was made with, the models one by one."""
+    models = run.get("models")
+    return {**run, "models": None, **models} if isinstance(models, Mapping) else dict(run)
 
 
 def _write(picture: Image, path: Path) -> None:

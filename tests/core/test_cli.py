@@ -1,5 +1,6 @@
 """The command line as a user has it: real picture files in, real picture files out, one line when it fails."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 
 from squeeze_core import cli, toyworld
 
@@ -160,10 +162,24 @@ def test_the_users_own_models_are_taken_when_given(squeeze, picture, tmp_path):
         (["--prompt", "<|im_end|>"], "control token"),
         (["--prompt", ""], "prompt is empty"),
         (["--mask", "{picture}"], "0 reference pictures and 1 masks"),
+        (["--reference", "{picture}", "--mask", "{black}"], "black everywhere"),
+        (["--reference", "{picture}", "--long-side", "5"], "at least 16 px"),
+        (["--dtype", "int3"], "default, fp32, bf16, fp16"),
+        (["--mllm-dtype", "int3"], "fp8_e4m3fn"),
+        (["--device", "banana"], 'no device "banana"'),
+        (["--strength", "nan"], "strength of the LoRA is nan"),
+        (["--guidance", "nan"], "guidance is nan"),
+        (["--cfg", "-1"], "true_cfg is -1"),
+        (["--seed", str(2**64)], "at most 18446744073709551615"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_status_2(squeeze, picture, tmp_path, arguments, words):
-    arguments = [argument.replace("{picture}", str(picture)) for argument in arguments]
+def test_a_mistake_is_one_line_before_models_are_loaded(squeeze, picture, tmp_path, arguments, words, monkeypatch):
+    monkeypatch.setattr(toyworld, "load", lambda: pytest.fail("the models were loaded"))
+    black = tmp_path.with_name(f"{tmp_path.name}_black.png")
+    Image.new("L", (60, 40)).save(black)
+    arguments = [
+        argument.replace("{picture}", str(picture)).replace("{black}", str(black)) for argument in arguments
+    ]
     status, written, said = squeeze("generate", *SMALL, "--out", tmp_path / "out.png", *arguments)
     lines = [line for line in said.splitlines() if line.startswith("squeeze: ")]
     assert status == 2 and written == ""
@@ -184,6 +200,34 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(squeeze, m
     monkeypatch.setattr(cli, "app", lambda: broken)
     status, _, said = squeeze("demo")
     assert status == 2 and 'pip install "squeeze-mllm[demo]"' in said and '"a_missing_package"' in said
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "The disk is full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.png"), '"a.png": Permission denied. Choose another'),
+        (FileExistsError(errno.EEXIST, "File exists", "folder"), '"folder": File exists. Choose another'),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_one_line(squeeze, monkeypatch, error, words):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(cli, "app", lambda: broken)
+    status, _, said = squeeze("export")
+    assert status == 2 and words in said and "Traceback" not in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [OSError("of no file"), OSError(errno.EIO, "Input/output error", "a.png")])
+def test_another_error_of_the_system_is_not_hidden(monkeypatch, error):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(cli, "app", lambda: broken)
+    with pytest.raises(OSError, match=r"no file|Input/output"):
+        cli.main()
 
 
 def test_a_mistake_of_the_program_is_not_hidden(monkeypatch):

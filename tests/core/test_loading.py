@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
-from squeeze_core.loading import load_flux, load_vae
+from squeeze_core.loading import apply_lora, load_flux, load_vae
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,17 @@ def test_what_is_no_flux_is_refused_with_a_sentence(paths, tmp_path):
         load_flux(paths.vae)
     with pytest.raises(SqueezeError, match=r"no readable config\.json"):
         load_flux(tmp_path)
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf")])
+def test_a_strength_that_is_no_number_is_refused_and_flux_stays(paths, strength):
+    toy = toyworld.load(paths.folder)
+    before = {key: tensor.clone() for key, tensor in toy.transformer.state_dict().items()}
+    for fuse in (True, False):
+        with pytest.raises(SqueezeError, match="strength of the LoRA is"):
+            apply_lora(toy.transformer, toy.adapter.lora, strength, fuse)
+    after = toy.transformer.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_a_vae_of_another_model_is_refused_with_its_channels(paths, tmp_path):

@@ -304,6 +304,12 @@ def test_offloading_gives_the_same_latents_and_leaves_every_weight_at_home(folde
         ({"fit": "crop"}, "resize, pad"),
         ({"tiles": 13}, "1 to 12"),
         ({"text_layers": "3-x"}, "3-x"),
+        ({"guidance": float("nan")}, "guidance is nan; give a number of 0 or more"),
+        ({"guidance": -1.0}, "guidance is -1;"),
+        ({"true_cfg": float("inf")}, "true_cfg is inf;"),
+        ({"true_cfg": -0.5}, r"true_cfg is -0\.5;"),
+        ({"seed": -1}, "seed is -1; give 0 or more"),
+        ({"seed": 2**64}, "at most 18446744073709551615"),
     ],
 )
 def test_impossible_settings_are_refused_where_they_are_made(change, words):

@@ -1,11 +1,13 @@
 """`squeeze eval ...` as a user has it: folders in, reports out, one line when it cannot."""
 
+import errno
 import json
+import shutil
 import sys
 
 import pytest
 
-from squeeze_core import cli
+from squeeze_core import cli, toyworld
 
 from . import models as tiny
 
@@ -87,6 +89,95 @@ def test_pose_ip_sim_stress_and_multi_subject_are_measured(squeeze, tmp_path, pi
     given = ("--images", "made", "--data", "XVerse")
     status, written, _ = squeeze("eval", "ip-sim", "xversebench", *given, *models)
     assert status == 0 and "| UNO | 80.36 | published |" in (tmp_path / written[1]).read_text()
+
+
+def test_a_run_made_for_another_benchmark_is_refused_and_other_tools_pictures_are_not(
+    squeeze, tmp_path, pictures, dataset, model_root
+):
+    shutil.copytree(pictures, tmp_path / "hard")
+    (tmp_path / "hard" / "run.json").write_text(json.dumps({"benchmark": "Stress prompts", "data": str(dataset)}))
+    models = ("--models", model_root)
+    for given in (("--run", "hard"), ("--images", "hard", "--data", dataset)):
+        for measure in (("dreambench",), ("pose",)):
+            status, written, said = squeeze("eval", *measure, *given, *models)
+            assert status == 2 and written == [] and not (tmp_path / "scores").exists()
+            assert f'"hard" holds pictures of Stress prompts, not of DreamBench. Give another {given[0]}.' in said
+    methods = ("--method", "A=hard", "--method", f"B={pictures}", "--data", dataset)
+    status, _, said = squeeze("eval", "user-study", "build", *methods)
+    assert status == 2 and "Give another --method." in said
+    status, _, said = squeeze("eval", "reasoning", "build", "--composites", "hard", "--data", dataset)
+    assert status == 2 and "Give another --composites." in said
+    (tmp_path / "hard" / "run.json").write_text(json.dumps({"benchmark": "DreamBench"}))
+    assert squeeze("eval", "dreambench", "--run", "hard", "--data", dataset, *models)[0] == 0
+
+
+def test_a_report_that_cannot_be_written_is_known_before_any_picture_is_scored(
+    squeeze, tmp_path, pictures, dataset, model_root
+):
+    (tmp_path / "file").write_text("")
+    given = ("--images", pictures, "--data", dataset, "--models", model_root, "--out", "file")
+    for measure in ("dreambench", "pose"):
+        status, _, said = squeeze("eval", measure, *given)
+        assert status == 2 and '"file" cannot be written to' in said
+    status, _, said = squeeze("eval", "toyworld", "--out", "file")
+    assert status == 2 and '"file" cannot be written to' in said
+    assert not (tmp_path / "cache").exists()  # where every score goes
+
+
+@pytest.mark.parametrize("name", ["banana", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(squeeze, pictures, dataset, model_root, name):
+    given = ("--images", pictures, "--data", dataset, "--models", model_root)
+    for command in (("dreambench", *given), ("generate", "dreambench", "--data", dataset)):
+        status, _, said = squeeze("eval", *command, "--device", name)
+        assert status == 2 and f'no device "{name}" here. Choose one of cpu' in said and "Traceback" not in said
+
+
+def test_a_run_goes_on_only_with_the_same_vae_and_dtypes(squeeze, tmp_path, dataset):
+    paths = toyworld.build()
+    make = ("eval", "generate", "dreambench", "--data", dataset, "--side", 64, "--steps", 1, "--seeds", 1)
+    make += ("--limit", 1, "--device", "cpu", "--out", "run")
+    models = ("--flux", paths.flux, "--mllm", paths.mllm, "--adapter", paths.adapter)
+    assert squeeze(*make, *models, "--vae", paths.vae)[0] == 0
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert {key: run["models"][key] for key in ("vae", "dtype", "mllm_dtype")} == {
+        "vae": str(paths.vae),
+        "dtype": "default",
+        "mllm_dtype": "default",
+    }
+    for changed, words in (
+        (("--vae", paths.vae, "--dtype", "bf16"), "dtype = 'default', and now it is 'bf16'"),
+        (("--vae", paths.vae, "--mllm-dtype", "bf16"), "mllm_dtype = 'default', and now it is 'bf16'"),
+        (("--vae", paths.vae_file), "vae = "),
+    ):
+        status, _, said = squeeze(*make, *models, *changed)
+        assert status == 2 and words in said
+    for key in ("vae", "dtype", "mllm_dtype"):  # as earlier versions wrote it
+        del run["models"][key]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    status, _, said = squeeze(*make, *models, "--vae", paths.vae, "--dtype", "bf16")
+    assert status == 0 and "1 were there already" in said
+
+
+def test_generate_refuses_a_place_or_a_seed_before_it_works(squeeze, tmp_path, dataset):
+    (tmp_path / "file").write_text("")
+    make = ("eval", "generate", "dreambench", "--data", dataset, "--limit", 1)
+    for out in ("file", "file/below"):
+        status, _, said = squeeze(*make, "--out", out)
+        assert status == 2 and "cannot be written to" in said and "Traceback" not in said
+    status, _, said = squeeze(*make, "--first-seed", 2**64 - 1, "--seeds", 2)
+    assert status == 2 and f"The seed is {2**64}; give 0 or more" in said
+    assert not (tmp_path / "runs" / "eval" / "run.json").exists()
+
+
+def test_a_disk_that_is_full_is_one_line(squeeze, monkeypatch, tmp_path):
+    from squeeze_core.evaluation.benchmarks import toyworld as prompts
+
+    def full(folder, count, seed):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "0000.png"))
+
+    monkeypatch.setattr(prompts, "write", full)
+    status, _, said = squeeze("eval", "toyworld", "--prompts", "toy")
+    assert status == 2 and "The disk is full" in said and "0000.png" in said and "Traceback" not in said
 
 
 def test_bad_pictures_are_named_and_the_rest_is_scored(squeeze, tmp_path, dataset, model_root):

@@ -68,6 +68,9 @@ def test_other_settings_are_refused_before_anything_is_made(tmp_path, benchmark_
     generate(benchmark_data, tmp_path, drawing([]), {"steps": 28})
     with pytest.raises(SqueezeError, match="steps = 28, and now it is 30"):
         generate(benchmark_data, tmp_path, drawing([]), {"steps": 30})
+    generate(benchmark_data, tmp_path / "b", drawing([]), {"models": {"flux": "a", "dtype": "fp32"}})
+    with pytest.raises(SqueezeError, match="flux = 'a', and now it is 'b'"):
+        generate(benchmark_data, tmp_path / "b", drawing([]), {"models": {"flux": "b", "dtype": "fp32"}})
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(SqueezeError, match=r"run\.json"):
         generate(benchmark_data, tmp_path, drawing([]), {"steps": 28})

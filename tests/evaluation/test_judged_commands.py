@@ -71,12 +71,21 @@ def test_reasoning_is_built_and_two_runs_are_scored_side_by_side(squeeze, dreamb
     status, out, err = squeeze(*command, "--label", "MLLM only", "--device", "cpu")
     assert status == 0, err
     first, second = (json.loads((tmp_path / path).read_text()) for path in out if path.endswith(".json"))
-    assert (first["result"]["label"], second["result"]["label"]) == ("MLLM only", "MLLM + VAE")
+    assert (first["result"]["label"], second["result"]["label"]) == ("MLLM only", "gated")
     assert len(first["result"]["pictures"]) == len(second["result"]["pictures"]) == 8
     text = (tmp_path / next(path for path in out if path.endswith(".md"))).read_text()
     assert "Qwen-Image" in text and "0.3099" in text and "published" in text
     beside = (tmp_path / [path for path in out if path.endswith(".md")][1]).read_text()
     assert "Better / worse / equal" in beside  # the paired comparison of the two runs
+    for tau, label in ((0.95, "MLLM + VAE"), (0.0, "gated")):  # the gate in run.json says which row it is
+        (tmp_path / "gated" / "run.json").write_text(json.dumps({"benchmark": "Reasoning", "gate": [tau, tau]}))
+        status, out, err = squeeze(*command, "--device", "cpu")
+        assert status == 0, err
+        second = [json.loads((tmp_path / path).read_text()) for path in out if path.endswith(".json")][1]
+        assert second["result"]["label"] == label
+    (tmp_path / "gated" / "run.json").write_text(json.dumps({"benchmark": "DreamBench", "gate": [0.95, 0.85]}))
+    status, _, err = squeeze(*command, "--device", "cpu")
+    assert status == 2 and "holds pictures of DreamBench, not of Reasoning. Give another --beside." in err
 
 
 @pytest.mark.parametrize(("taus", "gate"), [((), [0.0, 0.0]), (("--tau-1", 0.95, "--tau-2", 0.85), [0.95, 0.85])])
@@ -143,6 +152,13 @@ def test_dreambench_plus_is_judged_by_an_mllm_from_a_folder(squeeze, tmp_path):
     status, _, err = squeeze(*command, "nowhere")
     assert status == 2 and "hf download OpenGVLab/InternVL3-8B-hf" in err
     checkpoints.internvl(tmp_path / "tiny")
+    (tmp_path / "file").write_text("")
+    status, _, err = squeeze(*command, "tiny", "--out", "file")
+    assert status == 2 and '"file" cannot be written to' in err
+    (tmp_path / "made" / "run.json").write_text(json.dumps({"benchmark": "DreamBench"}))
+    status, _, err = squeeze(*command, "tiny")
+    assert status == 2 and "holds pictures of DreamBench, not of DreamBench++" in err
+    (tmp_path / "made" / "run.json").unlink()
     status, out, err = squeeze(*command, "tiny", "--attempts", 1)
     assert status == 2 and "No judge gave a score" in err  # random weights answer nonsense, and that is no success
     found = json.loads((tmp_path / out[0]).read_text())["result"]
@@ -175,6 +191,8 @@ def test_the_toy_world_shows_what_copying_does_and_scores_a_run(squeeze, tmp_pat
     [
         (("reasoning", "--images", "x"), "--data"),
         (("reasoning",), "--images"),
+        (("reasoning", "build", "--composites", "x", "--data", "x", "--one", "0", "--two", "0"), "1 or more"),
+        (("toyworld", "--prompts", "new", "--run", "x"), "Give one of them"),
         (("user-study", "build", "--method", "x", "--data", "x"), "NAME=FOLDER|nothing at"),
         (("user-study", "analyse", "x", "--key", "x"), "cannot be read as the key"),
         (("toyworld", "--run", "x"), "x"),

@@ -92,6 +92,14 @@ def test_an_existing_study_is_never_written_over(study, cases):
         build(cases, study[1])
 
 
+def test_the_key_of_a_study_whose_folder_was_moved_away_is_kept(cases, tmp_path):
+    key = build(cases, tmp_path / "study")
+    (tmp_path / "study").rename(tmp_path / "with participants")
+    with pytest.raises(SqueezeError, match=r"study\.key\.json"):
+        build(cases, tmp_path / "study")
+    assert Key.read(key_path(tmp_path / "study")) == key
+
+
 def test_a_broken_picture_is_named_and_leaves_no_half_study(cases, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from squeeze_core import toyworld
@@ -87,10 +88,17 @@ def test_a_builder_that_comes_second_keeps_the_firsts_files(toy_paths, tmp_path)
     assert (first / "manifest.json").stat().st_ino == inode
 
 
-def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_failed_build_leaves_nothing_behind(tmp_path, monkeypatch, error):
     def fail(folder, seed, weights):
         (folder / "half").write_text("x")
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(world, "_write", fail)
     with pytest.raises(SqueezeError, match="No space left"):

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ...errors import SqueezeError
-from .options import Out
 
 EXAMPLE = "squeeze eval compare scores/a/dreambench_dino_i.json scores/b/dreambench_dino_i.json"
 
@@ -16,7 +15,7 @@ EXAMPLE = "squeeze eval compare scores/a/dreambench_dino_i.json scores/b/dreambe
 def compare(
     first: Annotated[Path, typer.Argument(help="Report of the run to compare with.")],
     second: Annotated[Path, typer.Argument(help="Report of the run in question.")],
-    out: Out = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("scores/comparison"),
 ) -> None:
     """Paired comparison of two runs of the same measure: differences, intervals, wins and losses."""
     from ...evaluation import report
@@ -28,7 +27,6 @@ def compare(
             f"The reports ({before.benchmark}, {after.benchmark}) have no measure in common. "
             "Give two of the same measure."
         )
-    folder = out or Path("scores") / "comparison"
-    make_folder(folder)
-    for path in report.write(after, folder, None, before):
+    make_folder(out)
+    for path in report.write(after, out, None, before):
         print(path)

@@ -40,7 +40,7 @@ def identity_and_text(
     from ..console import progress_bar
     from . import scoring
 
-    case = scoring.prepare(name, images, run, data, label)
+    case = scoring.prepare(name, images, run, data, label, out)
     other = scoring.earlier(against)
     folders = locate("dino", models, dino), locate("clip", models, clip)
     place = scoring.device(device)
@@ -48,4 +48,4 @@ def identity_and_text(
     eyes, reader = load_dino(folders[0], place), load_clip(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, eyes, reader, kept, progress)
-    scoring.finish(result, case.folder, out, case.label, case.problems, other, case.benchmark)
+    scoring.finish(result, case.folder, case.out, case.label, case.problems, other, case.benchmark)

@@ -34,6 +34,7 @@ def dreambench_plus(
     DreamBench++'s own scripts write it.
     """
     from ...evaluation import benchmarks
+    from ...evaluation.generation import check_made_for
     from ...evaluation.judging import JudgeSettings
     from ...evaluation.measures.dreambench_plus import Judge, collect, score
     from ...mllm import load
@@ -50,7 +51,10 @@ def dreambench_plus(
     if data is None:
         raise SqueezeError("Give --data, the folder of your copy of DreamBench++'s data.")
     benchmark = benchmarks.read("dreambench-plus", data)
+    check_made_for(folder, benchmark, "--images" if run is None else "--run")
     generated, problems = collect(folder, benchmark)
+    pictures = folder / "tgt_image" if (folder / "tgt_image").is_dir() else folder
+    out = scoring.report_folder(out, pictures)
     other = scoring.earlier(against)
     place = scoring.device(device)
     kind: Any = dtype  # checked by load
@@ -58,7 +62,6 @@ def dreambench_plus(
     settings = JudgeSettings(tiles=tiles, attempts=attempts)
     with progress_bar() as progress:
         result = score(generated, benchmark, judges, scoring.cache(cache), progress, settings)
-    pictures = folder / "tgt_image" if (folder / "tgt_image").is_dir() else folder
     scoring.finish(result, pictures, out, label, [*problems, *benchmark.problems], other, benchmark)
     if not any(result.counted(one.name) for one in judges):
         raise SqueezeError(

@@ -12,7 +12,7 @@ import typer
 from ...errors import SqueezeError
 from ...shard import parse_shard
 from .. import options
-from ..console import progress_bar, say
+from ..console import make_folder, progress_bar, say
 from ..models import Models, gate_of
 from .options import Data
 
@@ -69,14 +69,16 @@ def generate(
     """
     from ...evaluation import benchmarks
     from ...evaluation import generation as runs
-    from ...generation import GenerationSettings
+    from ...generation import GenerationSettings, check_seed
 
     part = parse_shard(shard)
+    make_folder(out)
     models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, _place(device), offload)
     if data is None:
         raise SqueezeError(f"Give --data, the folder of your copy of {benchmark}'s data.")
     cases = benchmarks.read(benchmark, data)
     cases = replace(cases, samples=cases.samples[: limit or None], seeds=seeds or cases.seeds)
+    check_seed(first_seed + cases.seeds - 1)
     trained = models.adapter_config()
     settings = GenerationSettings(
         height=side or models.side,
@@ -94,6 +96,7 @@ def generate(
         "mllm": "toy world" if models.toy else str(mllm),
         "adapter": "toy world" if models.toy else _identity(adapter),
         **({} if clip is None else {"clip": str(clip)}),
+        **({} if models.toy else {"vae": str(vae or flux), "dtype": dtype, "mllm_dtype": mllm_dtype}),
     }
     runs.claim(out, cases, made_with)  # before gigabytes are loaded
     say(f"{len(part.part(cases.samples)) * cases.seeds} pictures of {cases.name}, shard {part.index}/{part.count}")

@@ -29,7 +29,7 @@ def ip_sim(
 ) -> None:
     """IP-Sim (Table E): the best of the top three detected crops against the reference.
 
-    --data is a clone of github.com/bytedance/XVerse or github.com/Suchen1/LAMIC.
+    --data is a clone of github.com/bytedance/XVerse or github.com/Suchenl/LAMIC.
     """
     from ...evaluation.backbones import load_dino
     from ...evaluation.detector import load_detector
@@ -40,11 +40,11 @@ def ip_sim(
 
     if benchmark not in SETS:
         raise SqueezeError(f'IP-Sim is measured on {" and ".join(SETS)}, not on "{benchmark}".')
-    case = scoring.prepare(benchmark, images, run, data, label)
+    case = scoring.prepare(benchmark, images, run, data, label, out)
     other = scoring.earlier(against)
     folders = locate("detector", models, detector), locate("dino", models, dino)
     place, kept = scoring.device(device), scoring.cache(cache)
     finder, eyes = load_detector(folders[0], place), load_dino(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, finder, eyes, kept, progress)
-    scoring.finish(result, case.folder, out, case.label, case.problems, other, case.benchmark)
+    scoring.finish(result, case.folder, case.out, case.label, case.problems, other, case.benchmark)

@@ -36,11 +36,11 @@ def pose(
     from ..console import progress_bar
     from . import scoring
 
-    case = scoring.prepare("dreambench", images, run, data, label)
+    case = scoring.prepare("dreambench", images, run, data, label, out)
     other = scoring.earlier(against)
     folders = locate("detector", models, detector), locate("orientation", models, orientation)
     place, kept = scoring.device(device), scoring.cache(cache)
     finder, compass = load_detector(folders[0], place), load_orientation(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, finder, compass, kept, progress, min_confidence)
-    scoring.finish(result, case.folder, out, case.label, case.problems, other, case.benchmark)
+    scoring.finish(result, case.folder, case.out, case.label, case.problems, other, case.benchmark)

@@ -25,7 +25,9 @@ def reasoning(
     context: typer.Context,
     images: Images = None,
     run: Run = None,
-    beside: Annotated[Path | None, typer.Option(help="A second run, reported beside: the gated one.")] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="A second run, reported beside, such as the gated one.")
+    ] = None,
     data: Data = None,
     models: Models = MODELS,
     clip: ModelFolder = None,
@@ -48,8 +50,13 @@ def reasoning(
     from ..console import progress_bar, say
     from . import scoring
 
-    case = scoring.prepare("reasoning", images, run, data, label)
-    second = None if beside is None else scoring.prepare("reasoning", beside, None, data or _data_of(run), "")
+    case = scoring.prepare("reasoning", images, run, data, label, out)
+    second, second_label = None, ""
+    if beside is not None:
+        second = scoring.prepare(
+            "reasoning", beside, None, data or _data_of(run), out=case.out / "beside", option="--beside"
+        )
+        second_label = GATED if _is_gated(beside) else second.label
     other = scoring.earlier(against)
     clip = locate("clip", models, clip)
     kept, reader = scoring.cache(cache), load_clip(clip, scoring.device(device))
@@ -58,13 +65,14 @@ def reasoning(
         say("This run is gated: the paper's Table 3 is of the MLLM alone (--tau-1 0 --tau-2 0).")
     # What other tools made is called by its folder: nothing says how it was generated.
     first_label = label or (MLLM_ONLY if run is not None and alone else case.label)
-    out = out or Path("scores") / case.folder.resolve().name
     with progress_bar() as progress:
         first = score(case.generated, case.benchmark, reader, kept, progress, first_label)
-        gated = score(second.generated, second.benchmark, reader, kept, progress, GATED) if second else None
-    scoring.finish(first, case.folder, out, first_label, case.problems, other, case.benchmark)
-    if second is not None and gated is not None:
-        scoring.finish(gated, second.folder, out / "beside", GATED, second.problems, first, second.benchmark)
+        compared = None
+        if second is not None:
+            compared = score(second.generated, second.benchmark, reader, kept, progress, second_label)
+    scoring.finish(first, case.folder, case.out, first_label, case.problems, other, case.benchmark)
+    if second is not None and compared is not None:
+        scoring.finish(compared, second.folder, second.out, second_label, second.problems, first, second.benchmark)
 
 
 def build(
@@ -80,10 +88,14 @@ def build(
     """Make the benchmark from composites ("a cat wearing a hat") and DreamBench, and sheets to check by eye."""
     from ...evaluation import benchmarks
     from ...evaluation.benchmarks import reasoning as making
+    from ...evaluation.generation import check_made_for
     from ...evaluation.naming import collect
     from ..console import say
 
+    if not one and not two:
+        raise SqueezeError("--one and --two are both 0, which makes no sample. Give 1 or more of either.")
     dreambench = benchmarks.read("dreambench", data)
+    check_made_for(composites, dreambench, "--composites")
     found, _ = collect(composites, dreambench)
     usable = making.eligible(found)
     say(f"{len(usable)} of {len(found)} composites show a subject with an accessory.")
@@ -97,6 +109,13 @@ def _is_mllm_only(run: Path) -> bool:
 
     gate = read_run(run).get("gate")
     return isinstance(gate, list) and len(gate) >= 2 and gate[0] <= 0 and gate[1] <= 0
+
+
+def _is_gated(folder: Path) -> bool:
+    """Whether a run.json says that references joined; of other tools' folders nothing is known."""
+    from ...evaluation.generation import RUN
+
+    return (folder / RUN).is_file() and not _is_mllm_only(folder)
 
 
 def _data_of(run: Path | None) -> Path | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import SqueezeError
 from ..console import make_folder, say
+from ..models import checked_device
 
 if TYPE_CHECKING:
     from ...evaluation.cache import Cache
@@ -20,26 +21,48 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """folder: of the pictures. problems: of naming and of the benchmark's data."""
+    """folder: of the pictures. out: for the report. problems: of naming and of the benchmark's data."""
 
     folder: Path
+    out: Path
     benchmark: Benchmark
     generated: list[Generated]
     problems: list[Problem]
     label: str
 
 
-def prepare(name: str, images: Path | None, run: Path | None, data: Path | None, label: str = "") -> Case:
-    """Pictures and cases of a benchmark (a key of `benchmarks.READERS`). Raises `SqueezeError`."""
+def prepare(
+    name: str,
+    images: Path | None,
+    run: Path | None,
+    data: Path | None,
+    label: str = "",
+    out: Path | None = None,
+    option: str = "",
+) -> Case:
+    """Pictures and cases of a benchmark (a key of `benchmarks.READERS`), and the report's folder.
+
+    option: the one that gave the pictures, if neither --images nor --run.
+    Raises `SqueezeError`, also when the report could not be written, which is better known before hours of work.
+    """
     from ...evaluation import benchmarks
+    from ...evaluation.generation import check_made_for
     from ...evaluation.naming import collect
 
     folder, data, label = resolve(images, run, data, label)
     if data is None:
         raise SqueezeError(f"Give --data, the folder of your copy of {name}'s data.")
     benchmark = benchmarks.read(name, data)
+    check_made_for(folder, benchmark, option or ("--images" if run is None else "--run"))
     generated, problems = collect(folder, benchmark)
-    return Case(folder, benchmark, generated, problems + benchmark.problems, label)
+    return Case(folder, report_folder(out, folder), benchmark, generated, problems + benchmark.problems, label)
+
+
+def report_folder(out: Path | None, folder: Path) -> Path:
+    """--out, or scores/NAME of the pictures' folder; made. Raises `SqueezeError` when it cannot be written to."""
+    out = out or Path("scores") / (folder.resolve().name or "run")
+    make_folder(out)
+    return out
 
 
 def resolve(images: Path | None, run: Path | None, data: Path | None, label: str) -> tuple[Path, Path | None, str]:
@@ -73,8 +96,9 @@ def cache(folder: Path | None) -> Cache:
 
 
 def device(name: str) -> str:
+    """Raises `SqueezeError` for one that is not there."""
     if name:
-        return name
+        return checked_device(name)
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,7 +107,7 @@ def device(name: str) -> str:
 def finish(
     result: Result,
     folder: Path,
-    out: Path | None,
+    out: Path,
     label: str,
     problems: Sequence[Problem] = (),
     against: Result | None = None,
@@ -91,7 +115,8 @@ def finish(
 ) -> None:
     """Write the report, show its means, and name the files on stdout.
 
-    benchmark: what was asked, to show references beside the worst cases.
+    folder: of the pictures. out: for the report, from `report_folder`. benchmark: what was asked, to show
+    references beside the worst cases.
     Raises `SqueezeError` when not one picture could be scored: a report would be empty.
     """
     from ...evaluation import report
@@ -104,8 +129,6 @@ def finish(
         say(f"... and {len(result.problems) - 20} more problems, all in the report")
     if not result.pictures:
         raise SqueezeError(f'Not one picture of "{folder}" could be scored; the lines above say why.')
-    out = out or Path("scores") / (folder.resolve().name or "run")
-    make_folder(out)
     written = report.write(result, out, folder, against, benchmark)
     show(result)
     for path in written:

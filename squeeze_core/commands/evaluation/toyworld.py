@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import SqueezeError
-from .options import Device, ModelFolder, Out, Run
+from .options import Device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +20,17 @@ EXAMPLE = "squeeze eval toyworld --count 32"
 def toyworld(
     count: Annotated[int, typer.Option(min=1, help="Pairs of reference and prompt.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="The same one draws the same pairs.")] = 0,
-    dino: ModelFolder = None,
+    dino: Annotated[
+        Path | None, typer.Option(help="Folder of DINO; without it, an untrained network looks.")
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="Write references and prompts to this new folder instead, for generate.")
     ] = None,
-    run: Run = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A folder made by squeeze eval generate toyworld, shown beside.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="With --run: the folder that --prompts wrote.")] = None,
-    out: Out = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("scores/toyworld"),
     device: Device = "",
 ) -> None:
     """What a DINO-like score rewards where identity, prompt following and pose are known exactly.
@@ -36,13 +40,17 @@ def toyworld(
     toyworld --data toy --out runs/toy). Without --dino, a folder of DINO, an untrained network of its architecture
     looks.
     """
+    from ...evaluation import benchmarks
     from ...evaluation.benchmarks import toyworld as files
+    from ...evaluation.generation import check_made_for
     from ...evaluation.measures import toyworld as measure
     from ...evaluation.report import write_text
     from ..console import make_folder, progress_bar, say
     from . import scoring
 
     if prompts is not None:
+        if run is not None:
+            raise SqueezeError("--prompts only writes a folder, and --run is measured. Give one of them.")
         files.write(prompts, count, seed)
         print(prompts)
         return
@@ -53,6 +61,8 @@ def toyworld(
             raise SqueezeError("Give --data, the folder that squeeze eval toyworld --prompts wrote.")
         asked_of = files.settings_of(data)
         count, seed = asked_of.count, asked_of.seed
+        check_made_for(run, benchmarks.read("toyworld", data), "--run")
+    make_folder(out)
     if dino is None:
         encoder: measure.PictureEncoder = measure.UntrainedViT()
     else:
@@ -65,8 +75,6 @@ def toyworld(
             made, pairs = _pictures(run, data)
             results[label] = measure.score(made, pairs, encoder, label=label, progress=progress)
     text = measure.markdown(results)
-    out = out or Path("scores") / "toyworld"
-    make_folder(out)
     data_of = {name: result.as_dict() for name, result in results.items()}
     write_text(out / "toyworld.json", json.dumps(data_of, indent=1) + "\n")
     write_text(out / "toyworld.md", text)

@@ -41,6 +41,7 @@ def build(
 ) -> None:
     """Write a page that shows the methods shuffled and unnamed, and the key that tells which is which."""
     from ...evaluation import benchmarks
+    from ...evaluation.generation import check_made_for
     from ...evaluation.naming import collect
     from ...evaluation.user_study import building
     from ..console import say
@@ -50,6 +51,7 @@ def build(
     files: dict[tuple[str, int, int], dict[str, Path]] = {}
     texts: dict[tuple[str, int, int], tuple[str, tuple[Path, ...]]] = {}
     for name, folder in folders.items():
+        check_made_for(folder, asked, "--method")
         found, _ = collect(folder, asked)
         for picture in found:
             case = (picture.sample.subject, picture.sample.prompt, picture.seed)

@@ -92,12 +92,13 @@ def build(cases: Sequence[Case], folder: Path) -> Key:
     """Write `folder`/index.html with its pictures, and the key as `folder`.key.json beside the folder.
 
     The folder can be opened from disk, zipped, or put on any static server; the key stays with you. Raises
-    `SqueezeError` when the folder is there already, or a picture cannot be read.
+    `SqueezeError` when the folder or the key is there already, or a picture cannot be read.
     """
-    if folder.exists():
-        raise SqueezeError(
-            f'"{folder}" is there already. Give the name of a new folder: answers belong to one study.'
-        )
+    for path in (folder, key_path(folder)):  # the folder may be with participants, and its key still counts
+        if path.exists():
+            raise SqueezeError(
+                f'"{path}" is there already. Give the name of a new folder: answers belong to one study.'
+            )
     methods = sorted({method for case in cases for method in case.pictures})
     study = secrets.token_hex(6)
     folder.parent.mkdir(parents=True, exist_ok=True)
