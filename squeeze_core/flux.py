@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 
 from .adapter import DiTSpec
+from .errors import SqueezeError
 from .references import Placement, offsets
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ POOLED_WIDTH = 768
 class Conditioning:
     """What one prediction hears.
 
-    context: [1, tokens, width], at least one token. pooled: [1, 768]. guidance: for FLUX's guidance embedding.
+    context: [1 or batch, tokens, width], at least one token. pooled: [1 or batch, 768]. guidance: for FLUX's
+        guidance embedding.
     references: scaled latents [1, channels, h, w], h and w even; tokens that are not there cost nothing.
     present: [batch, tokens] bool, which context tokens attention sees, where contexts of several lengths were
         padded into one batch; None for all.
@@ -75,7 +77,7 @@ def velocity(
 ) -> torch.Tensor:
     """What FLUX predicts, noise - picture: float32, of the latents' shape.
 
-    latents: [batch, channels, h, w], scaled, h and w even. sigma: a number as a tensor; the same for reference
+    latents: [batch, channels, h, w], scaled, h and w even. sigma: [] or [batch]; the same for reference
     tokens, which join the sequence after the picture's own.
     """
     dtype, batch = transformer.dtype, latents.shape[0]
@@ -138,8 +140,17 @@ def seeded_noise(seed: int, batch: int, channels: int, height: int, width: int) 
 
 
 def spec_of(transformer: FluxTransformer2DModel) -> DiTSpec:
-    """The shape of a FLUX, to compare with what an adapter was trained on."""
+    """The shape of a FLUX, to compare with what an adapter was trained on.
+
+    Raises `SqueezeError` for Fill, Canny and Depth, which read another picture's channels beside the latent's.
+    """
     config = transformer.config
+    made = config.out_channels or config.in_channels
+    if config.in_channels != made:
+        raise SqueezeError(
+            "This is a FLUX.1 that takes a further picture, such as Fill, Canny or Depth: it reads "
+            f"{config.in_channels} channels and FLUX.1-dev {made}. Load FLUX.1-dev."
+        )
     return DiTSpec(
         width=config.num_attention_heads * config.attention_head_dim,
         double_blocks=config.num_layers,

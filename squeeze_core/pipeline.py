@@ -197,7 +197,7 @@ class SqueezePipeline:
         selections = [LayerSelection.parse(text) for text in (settings.text_layers, settings.image_layers)]
         for selection in selections:
             selection.indices(self.config.dla.layers)  # before the MLLM works for nothing
-        pictures = _reference_pictures(images, masks, settings)
+        pictures = reference_pictures(images, masks, settings)
         states = self.encode(
             Prompt(
                 prompt,
@@ -403,9 +403,10 @@ def _heard(
     return Conditioning(context, pooled, guidance, scaled if stage.vae else (), placement)
 
 
-def _reference_pictures(
+def reference_pictures(
     images: Sequence[Image.Image], masks: Sequence[Image.Image | None] | None, settings: GenerationSettings
 ) -> list[ReferencePicture]:
+    """Pictures with their masks. Raises `SqueezeError` for a mask that does not fit, or too small a side."""
     masks = [None] * len(images) if masks is None else masks
     if len(masks) != len(images):
         raise SqueezeError(

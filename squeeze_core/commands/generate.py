@@ -73,7 +73,7 @@ def generate(
     from ..loading import check_strength
     from ..mllm.backbone import Prompt
     from ..mllm.prompt import check_prompt
-    from ..pipeline import _reference_pictures
+    from ..pipeline import reference_pictures
 
     # Whatever can be wrong is found before gigabytes are loaded.
     check_strength(strength)
@@ -99,7 +99,7 @@ def generate(
     check_prompt(Prompt(prompt, tuple(images), system_prompt or ""))
     for layers in (text_layers, image_layers):
         LayerSelection.parse(layers).indices(trained.dla.layers)
-    _reference_pictures(images, masks, settings)
+    reference_pictures(images, masks, settings)
     pipeline = models.load(strength)
     with progress_bar() as progress:
         result = pipeline.generate(prompt, images, settings, masks=masks, progress=progress)

@@ -94,7 +94,7 @@ def test_the_config_tells_what_inference_needs(trained, tmp_path):
 def test_an_adapter_of_stage_1_says_that_the_mllm_speaks_alone(trained, tmp_path, models, uno):
     """FLUX has not met reference tokens: with the paper's gate its pictures would be those of no model."""
     run = tmp_path / "run"
-    stage_1 = config(models, uno, vae_references=False, steps=1)
+    stage_1 = config(models, uno, vae_references=False, steps=1, drops={"pictures": 0.25, "context": 0.2})
     Trainer(squeeze_task(stage_1), stage_1, run).run()
     export(run, tmp_path / "1.safetensors")
     export(trained[1], tmp_path / "2.safetensors")
