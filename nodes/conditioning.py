@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..squeeze_core import conditioning_file
 from ..squeeze_core.errors import SqueezeError
+from .shown import shown
 from .sockets import CATEGORY
 
 NO_FILE = "(nothing saved yet)"
@@ -36,6 +37,7 @@ class SaveConditioning(io.ComfyNode):
                 ),
             ],
             outputs=[],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -45,7 +47,7 @@ class SaveConditioning(io.ComfyNode):
         )
         path = Path(folder) / f"{name}_{counter:05}_{conditioning_file.SUFFIX}"
         conditioning_file.save(path, conditioning)
-        return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name}"))
+        return io.NodeOutput(ui=shown(f"Saved {path.name}", cls))
 
 
 class LoadConditioning(io.ComfyNode):

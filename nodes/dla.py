@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..squeeze_core import adapter as adapter_file
 from ..squeeze_core.adapter import AdapterConfig
@@ -14,6 +14,7 @@ from ..squeeze_core.layers import LayerSelection
 from ..squeeze_core.mllm.states import LayerStates
 from . import folders, hosting
 from .lora import apply_lora
+from .shown import shown
 from .sockets import CATEGORY, DLA, States, Weights
 
 NO_ADAPTER = "(no adapter found)"
@@ -76,10 +77,9 @@ class LoadAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, model, adapter: str, strength: float) -> io.NodeOutput:
         loaded = adapter_file.load(folders.adapter_path(adapter))
-        patched, text = apply_lora(model, loaded, strength), _recommended(loaded.config)
-        if cls.hidden is not None:  # None when called by hand
-            _show(text, cls.hidden.unique_id)
-        return io.NodeOutput(patched, hosting.HostedDLA.from_adapter(loaded), ui=ui.PreviewText(text))
+        patched = apply_lora(model, loaded, strength)
+        text = shown(_recommended(loaded.config), cls)
+        return io.NodeOutput(patched, hosting.HostedDLA.from_adapter(loaded), ui=text)
 
 
 class Aggregate(io.ComfyNode):
@@ -160,13 +160,6 @@ def _recommended(config: AdapterConfig) -> str:
         f"trained by: {config.trained_by}" if config.trained_by else "untrained",
     ]
     return "\n".join(filter(None, lines))
-
-
-def _show(text: str, node_id: str) -> None:
-    """Text below the widgets of a node. The page draws that of `ui` on its own preview nodes only."""
-    from server import PromptServer
-
-    PromptServer.instance.send_progress_text(text, node_id, PromptServer.instance.client_id)
 
 
 def _warn_of_another_reading(states: LayerStates, config: AdapterConfig) -> None:

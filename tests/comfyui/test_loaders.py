@@ -124,16 +124,36 @@ def test_every_loader_can_be_fed_by_another_node(server, toy):
         server.run_graph(switched(score, "score", "dino", "(none)"))
 
 
-def test_the_adapters_settings_are_shown_on_the_node(server, toy):
+@pytest.mark.parametrize(
+    ("kind", "said"), [("adapter", ("tau_1 0.83, tau_2 0.59", "pooled: zeros")), ("saved", ("Saved shown_",))]
+)
+def test_what_a_node_says_is_shown_on_it(server, toy, kind, said):
     from websocket import create_connection
 
     page = create_connection(f"ws://127.0.0.1:{server.port}/ws?clientId={server.client_id}", timeout=120)
     try:
-        graph = with_adapter()
-        graph["load"]["inputs"]["strength"] = 0.5  # so that it runs
+        if kind == "adapter":
+            graph = with_adapter()
+            graph["load"]["inputs"]["strength"] = 0.5  # so that it runs
+        else:
+            inputs = {"conditioning": ["aggregate", 0], "filename_prefix": "shown"}
+            graph = {
+                "toy": {"class_type": "SqueezeToyWorld", "inputs": {}},
+                "encode": {"class_type": "SqueezeEncode", "inputs": {"mllm": ["toy", 2], "prompt": "a toy"}},
+                "aggregate": {
+                    "class_type": "SqueezeAggregate",
+                    "inputs": {
+                        "states": ["encode", 0],
+                        "dla": ["toy", 3],
+                        "text_layers": "all",
+                        "image_layers": "all",
+                    },
+                },
+                "load": {"class_type": "SqueezeSaveConditioning", "inputs": inputs},
+            }
         outputs = server.run_graph(graph)
         (text,) = outputs["load"]["text"]
-        assert "tau_1 0.83, tau_2 0.59" in text and "pooled: zeros" in text
+        assert all(part in text for part in said)
         while not (isinstance(message := page.recv(), bytes) and text.encode() in message):
             pass
         assert int.from_bytes(message[:4], "big") == 3 and b"load" in message  # text for a node

@@ -184,11 +184,12 @@ def test_a_prompt_saved_in_one_graph_samples_in_another(server, cat):
     first = server.run_graph(graph)
     choices = server.object_info()["SqueezeLoadConditioning"]["input"]["required"]["file"]
     options = choices[1].get("options", choices[0])
-    assert [name for name in options if name.startswith("kept/cat")], options
+    kept = [name for name in options if name.startswith("kept/cat")]
+    assert kept, options
     graph = toy_graph(cat, sample__positive=["load", 0])
     for name in ("save", "gate", "show gate", "gate picture"):
         graph.pop(name, None)
-    graph["load"] = {"class_type": "SqueezeLoadConditioning", "inputs": {"file": options[-1]}}
+    graph["load"] = {"class_type": "SqueezeLoadConditioning", "inputs": {"file": kept[-1]}}
     second = server.run_graph(graph)
     one, other = (picture(server, outputs["result"]["images"][0]) for outputs in (first, second))
     assert one.tobytes() == other.tobytes()
