@@ -12,7 +12,7 @@ from ..squeeze_core.errors import SqueezeError
 def apply_lora(model, adapter: Adapter, strength: float):
     """A clone of MODEL with the LoRA patched in.
 
-    Raises `SqueezeError` when the model is no FLUX.1-dev of the shape trained on, when it takes LoRAs only as files
+    Raises `SqueezeError` when the model is no FLUX.1 of the shape trained on, when it takes LoRAs only as files
     (Nunchaku), or when a key finds no place: a LoRA applied by half gives wrong pictures silently.
     """
     adapter.config.check_attention()
@@ -32,7 +32,7 @@ def apply_lora(model, adapter: Adapter, strength: float):
 
 
 def dit_of(model) -> DiTSpec:
-    """The shape of a MODEL's diffusion transformer. Raises `SqueezeError` unless it is a FLUX.1-dev."""
+    """The shape of a MODEL's diffusion transformer. Raises `SqueezeError` unless it is a FLUX.1."""
     network = type(model.model.diffusion_model)
     if "nunchaku" in f"{network.__module__}.{network.__name__}".lower() or network.__name__ == "ComfyFluxWrapper":
         raise SqueezeError(
@@ -45,17 +45,11 @@ def dit_of(model) -> DiTSpec:
         raise SqueezeError(
             f"The adapter is for FLUX.1 and the model given is {type(model.model).__name__}. Load FLUX.1-dev."
         )
-    channels, made = config["in_channels"], config["out_channels"]
-    if channels != made:
-        raise SqueezeError(
-            f"This is a FLUX.1 that takes a further picture, such as Fill, Canny or Depth: it reads {channels} "
-            f"channels and FLUX.1-dev {made}. Load FLUX.1-dev."
-        )
-    if not config["guidance_embed"]:
-        raise SqueezeError("This is FLUX.1-schnell, which has no guidance embedding. Load FLUX.1-dev.")
     return DiTSpec(
         width=config["hidden_size"],
         double_blocks=config["depth"],
         single_blocks=config["depth_single_blocks"],
         context=config["context_in_dim"],
+        channels=config["in_channels"] * config["patch_size"] ** 2,
+        guidance=config["guidance_embed"],
     )

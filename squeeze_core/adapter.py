@@ -30,6 +30,11 @@ FORMAT = 1
 HEADER_KEY = "squeeze"
 LORA_PREFIX = "transformer."
 
+# What a difference from FLUX.1-dev means.
+_UNLIKE_DEV = {
+    "channels": "FLUX.1 Fill, Canny and Depth read a further picture's. ",
+    "guidance": "FLUX.1-schnell has no guidance embedding. ",
+}
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -50,7 +55,11 @@ class MLLMSpec(BaseModel):
 
 
 class DiTSpec(BaseModel):
-    """The diffusion transformer that the LoRA was trained on."""
+    """The diffusion transformer that the LoRA was trained on.
+
+    channels: that a picture's token brings; Fill, Canny and Depth read more than FLUX.1-dev.
+    guidance: whether guidance is embedded; FLUX.1-schnell's is not.
+    """
 
     model_config = _FROZEN
 
@@ -59,6 +68,8 @@ class DiTSpec(BaseModel):
     double_blocks: int = Field(ge=0)
     single_blocks: int = Field(ge=0)
     context: int = Field(ge=1)
+    channels: int = Field(default=64, ge=1)
+    guidance: bool = True
     name: str = ""
 
 
@@ -146,12 +157,12 @@ class AdapterConfig(BaseModel):
 
     def check_dit(self, given: DiTSpec) -> None:
         """Raise `SqueezeError` with both values unless the diffusion model has the shape trained on."""
-        for field in ("architecture", "width", "double_blocks", "single_blocks", "context"):
+        for field in (name for name in DiTSpec.model_fields if name != "name"):
             if getattr(given, field) != getattr(self.dit, field):
                 raise SqueezeError(
                     f"The adapter is for {self.dit.name or 'a diffusion model'} with {field} "
                     f"{getattr(self.dit, field)}, and the model given has {field} {getattr(given, field)}. "
-                    "Load the diffusion model that the adapter was trained on."
+                    f"{_UNLIKE_DEV.get(field, '')}Load the diffusion model that the adapter was trained on."
                 )
 
 

@@ -13,15 +13,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("demo", "generate", "train", "export", "eval", "toyworld", "bench", "doctor")
 # What an OSError says of a place that the user chose.
-_PLACE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENOENT,
-    errno.EEXIST,
-}
+_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST}
 _PACKAGE = f"{__package__}.commands"
 
 
@@ -77,7 +69,7 @@ def main() -> None:
 
 def _of_the_disk(error: Exception) -> str | None:
     """What to do about a full disk or a place that cannot be written to; None for any other error."""
-    from .training.checkpoint import is_disk_full
+    from .files import is_disk_full
 
     if is_disk_full(error):
         return f"The disk is full ({error}). Free some room and try again."

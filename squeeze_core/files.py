@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from .errors import SqueezeError
@@ -40,6 +42,13 @@ def save_atomically(path: str | Path, tensors: Mapping[str, torch.Tensor], metad
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error means that nothing more can be written."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, SafetensorError) and "os error 28" in str(error)
 
 
 def checked_header(path: Path, what: str) -> None:

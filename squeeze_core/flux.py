@@ -15,7 +15,6 @@ import torch
 from einops import rearrange
 
 from .adapter import DiTSpec
-from .errors import SqueezeError
 from .references import Placement, offsets
 
 if TYPE_CHECKING:
@@ -140,20 +139,13 @@ def seeded_noise(seed: int, batch: int, channels: int, height: int, width: int) 
 
 
 def spec_of(transformer: FluxTransformer2DModel) -> DiTSpec:
-    """The shape of a FLUX, to compare with what an adapter was trained on.
-
-    Raises `SqueezeError` for Fill, Canny and Depth, which read another picture's channels beside the latent's.
-    """
+    """The shape of a FLUX, to compare with what an adapter was trained on."""
     config = transformer.config
-    made = config.out_channels or config.in_channels
-    if config.in_channels != made:
-        raise SqueezeError(
-            "This is a FLUX.1 that takes a further picture, such as Fill, Canny or Depth: it reads "
-            f"{config.in_channels} channels and FLUX.1-dev {made}. Load FLUX.1-dev."
-        )
     return DiTSpec(
         width=config.num_attention_heads * config.attention_head_dim,
         double_blocks=config.num_layers,
         single_blocks=config.num_single_layers,
         context=config.joint_attention_dim,
+        channels=config.in_channels,
+        guidance=config.guidance_embeds,
     )

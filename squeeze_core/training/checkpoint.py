@@ -6,7 +6,6 @@ any moment leaves the ones before it as they were.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -96,13 +95,6 @@ def read_tensors(checkpoint: Path, group: str) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise _damaged(checkpoint, error) from error
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error means that nothing more can be written."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return isinstance(error, SafetensorError) and "os error 28" in str(error)
 
 
 def _write_tensors(path: Path, tensors: Tensors) -> None:

@@ -25,7 +25,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from ..errors import SqueezeError
-from .checkpoint import Checkpoints, is_disk_full, read_state
+from ..files import is_disk_full
+from .checkpoint import Checkpoints, read_state
 from .draws import Draws
 from .log import RunLog, peak_memory
 from .prefetch import prefetched

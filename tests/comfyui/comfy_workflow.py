@@ -8,6 +8,12 @@ PAGE_ONLY = ("Note", "MarkdownNote")
 AFTER_SEED = ("fixed", "increment", "decrement", "randomize")  # the page keeps one of them behind a seed
 
 
+def aggregate() -> dict:
+    """Aggregate Layers: all layers of what "encode" says, with the aggregator of "toy"."""
+    inputs = {"states": ["encode", 0], "dla": ["toy", 3], "text_layers": "all", "image_layers": "all"}
+    return {"class_type": "SqueezeAggregate", "inputs": inputs}
+
+
 def workflow_to_prompt(workflow: dict, object_info: dict) -> dict:
     """What the page would send for this workflow.
 

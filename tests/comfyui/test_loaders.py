@@ -4,6 +4,7 @@ import json
 
 import pytest
 from comfy_server import GraphError
+from comfy_workflow import aggregate
 
 ORIGINAL, QUANTISED = "InternVL3-8B", "Qwen2.5-VL-7B-Instruct-AWQ"
 
@@ -140,15 +141,7 @@ def test_what_a_node_says_is_shown_on_it(server, toy, kind, said):
             graph = {
                 "toy": {"class_type": "SqueezeToyWorld", "inputs": {}},
                 "encode": {"class_type": "SqueezeEncode", "inputs": {"mllm": ["toy", 2], "prompt": "a toy"}},
-                "aggregate": {
-                    "class_type": "SqueezeAggregate",
-                    "inputs": {
-                        "states": ["encode", 0],
-                        "dla": ["toy", 3],
-                        "text_layers": "all",
-                        "image_layers": "all",
-                    },
-                },
+                "aggregate": aggregate(),
                 "load": {"class_type": "SqueezeSaveConditioning", "inputs": inputs},
             }
         outputs = server.run_graph(graph)

@@ -4,6 +4,7 @@ import io as streams
 
 import pytest
 from comfy_server import GraphError
+from comfy_workflow import aggregate
 from PIL import Image
 from skimage import data
 
@@ -45,15 +46,7 @@ def toy_graph(cat: str, **changes) -> dict:
                 "images.picture_1": ["cat", 0],
             },
         },
-        "aggregate": {
-            "class_type": "SqueezeAggregate",
-            "inputs": {
-                "states": ["encode", 0],
-                "dla": ["toy", 3],
-                "text_layers": "all",
-                "image_layers": "all",
-            },
-        },
+        "aggregate": aggregate(),
         "references": {
             "class_type": "SqueezeReferenceTokens",
             "inputs": {"vae": ["toy", 1], "image": ["cat", 0], "long_side": 128, "placement": "auto"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from comfy_workflow import aggregate
 from PIL import Image
 
 PACK_SECONDS = 0.5
@@ -17,15 +18,7 @@ def toy_graph(picture: str, prompt: str = "a red hat") -> dict:
             "class_type": "SqueezeEncode",
             "inputs": {"mllm": ["toy", 2], "prompt": prompt, "images.picture_1": ["picture", 0]},
         },
-        "aggregate": {
-            "class_type": "SqueezeAggregate",
-            "inputs": {
-                "states": ["encode", 0],
-                "dla": ["toy", 3],
-                "text_layers": "all",
-                "image_layers": "all",
-            },
-        },
+        "aggregate": aggregate(),
         "layers": {"class_type": "SqueezeShowLayers", "inputs": {"weights": ["aggregate", 2]}},
         "show": {"class_type": "PreviewImage", "inputs": {"images": ["layers", 0]}},
     }

@@ -388,11 +388,16 @@ def test_an_adapter_that_does_not_fit_changes_nothing(folder):
         fused.use_adapter(toy.adapter)
 
 
-def test_a_flux_that_takes_a_further_picture_is_refused():
+def test_another_flux_than_the_adapters_is_refused(folder):
     from diffusers import FluxTransformer2DModel
 
-    small = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
-    shape = {**small, "joint_attention_dim": 8, "pooled_projection_dim": 8, "axes_dims_rope": (4, 2, 2)}
-    assert flux.spec_of(FluxTransformer2DModel(in_channels=64, **shape)).width == 16
-    with pytest.raises(SqueezeError, match=r"reads 384 channels and FLUX\.1-dev 64"):
-        flux.spec_of(FluxTransformer2DModel(in_channels=384, out_channels=64, **shape))
+    toy = toyworld.load(folder, UNTRAINED)
+    config = toy.adapter.config
+    for changes, said in (
+        ({"in_channels": 384, "out_channels": 64}, "channels 64.*channels 384.*Fill"),
+        ({"guidance_embeds": False}, "guidance True.*guidance False.*schnell"),
+    ):
+        other = FluxTransformer2DModel.from_config({**toy.transformer.config, **changes})
+        with pytest.raises(SqueezeError, match=said):
+            config.check_dit(flux.spec_of(other))
+    config.check_dit(flux.spec_of(toy.transformer))
