@@ -8,8 +8,8 @@ from . import folders
 from .conditioning import LoadConditioning, SaveConditioning
 from .dla import Aggregate, LoadAdapter
 from .gate import TimestepGate
-from .inspect import ShowGate, ShowLayers
 from .mllm import Encode, LoadMLLM, WritePrompt
+from .plots import ShowGate, ShowLayers
 from .references import ReferenceTokens
 from .score import Score
 from .sigmas import Sigmas

@@ -7,9 +7,9 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..squeeze_core import conditioning_file
 from ..squeeze_core.errors import SqueezeError
-from .shown import shown
+from . import conditioning_file
+from .node_text import shown
 from .sockets import CATEGORY
 
 NO_FILE = "(nothing saved yet)"

@@ -14,7 +14,7 @@ from ..squeeze_core.layers import LayerSelection
 from ..squeeze_core.mllm.states import LayerStates
 from . import folders, hosting
 from .lora import apply_lora
-from .shown import shown
+from .node_text import shown
 from .sockets import CATEGORY, DLA, States, Weights
 
 NO_ADAPTER = "(no adapter found)"

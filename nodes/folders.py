@@ -87,7 +87,7 @@ def adapter_path(choice: str) -> Path:
 
 def evaluation_choices(role: str) -> dict[str, Path]:
     """Models for a measure ("dino", "clip", "orientation"): "dino-vits16" -> its folder."""
-    from ..squeeze_core.evaluation.weights import candidates
+    from ..squeeze_core.vision.registry import candidates
 
     roots = [Path(root) for root in folder_paths.get_folder_paths(EVALUATION)]
     choices: dict[str, Path] = {}
@@ -99,7 +99,7 @@ def evaluation_choices(role: str) -> dict[str, Path]:
 
 def evaluation_path(role: str, choice: str) -> Path:
     """The folder of a choice. Raises `SqueezeError` with the download line when it is not there."""
-    from ..squeeze_core.evaluation.weights import fetch_line
+    from ..squeeze_core.vision.registry import fetch_line
 
     choices = evaluation_choices(role)
     if choice in choices:
@@ -113,7 +113,7 @@ def evaluation_path(role: str, choice: str) -> Path:
 
 def check_evaluation(roles: Iterable[str]) -> None:
     """Raise `SqueezeError` with a download line when there is no model for any of these measures."""
-    from ..squeeze_core.evaluation.weights import fetch_line
+    from ..squeeze_core.vision.registry import fetch_line
 
     if not any(map(evaluation_choices, roles)):
         root = Path(folder_paths.get_folder_paths(EVALUATION)[0])

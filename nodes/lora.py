@@ -5,8 +5,9 @@ from __future__ import annotations
 import comfy.lora
 import comfy.model_base
 
-from ..squeeze_core.adapter import Adapter, DiTSpec
+from ..squeeze_core.adapter import Adapter
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.flux.spec import DiTSpec
 
 
 def apply_lora(model, adapter: Adapter, strength: float):

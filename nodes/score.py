@@ -105,8 +105,8 @@ class Score(io.ComfyNode):
         prompt: str = "",
         **unknown,
     ) -> io.NodeOutput:
-        from ..squeeze_core.evaluation.backbones import load_clip, load_dino
-        from ..squeeze_core.evaluation.orientation import load_orientation
+        from ..squeeze_core.vision.backbones import load_clip, load_dino
+        from ..squeeze_core.vision.orientation import load_orientation
 
         references = pictures(images, unknown)
         models = {

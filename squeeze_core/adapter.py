@@ -21,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from .dla import Aggregator, DLAConfig
 from .errors import SqueezeError
 from .files import checked_header, save_atomically
+from .flux.lora import check_lora
+from .flux.spec import DiTSpec
 from .gate import Gate, Late
-from .lora import check_lora
 from .mllm.backbone import MLLMIdentity
 from .mllm.prompt import MAX_TILES, PROMPT_TEMPLATE
 
@@ -52,25 +53,6 @@ class MLLMSpec(BaseModel):
     @property
     def identity(self) -> MLLMIdentity:
         return MLLMIdentity(self.model_type, self.hidden_size, self.layers, self.final_norm_hash)
-
-
-class DiTSpec(BaseModel):
-    """The diffusion transformer that the LoRA was trained on.
-
-    channels: that a picture's token brings; Fill, Canny and Depth read more than FLUX.1-dev.
-    guidance: whether guidance is embedded; FLUX.1-schnell's is not.
-    """
-
-    model_config = _FROZEN
-
-    architecture: Literal["flux"] = "flux"
-    width: int = Field(ge=1)
-    double_blocks: int = Field(ge=0)
-    single_blocks: int = Field(ge=0)
-    context: int = Field(ge=1)
-    channels: int = Field(default=64, ge=1)
-    guidance: bool = True
-    name: str = ""
 
 
 class GateSpec(BaseModel):

@@ -17,13 +17,18 @@ import torch
 from PIL import Image
 
 from . import adapter as adapter_file
-from . import clip as clip_text
-from . import flux, loading, references
+from . import references
 from .adapter import Adapter, AdapterConfig
-from .clip import PooledText
 from .dla import Aggregator, LayerWeights
 from .errors import SqueezeError
-from .flux import Conditioning
+from .flux import clip as clip_text
+from .flux import loading
+from .flux.clip import PooledText
+from .flux.conditioning import Conditioning
+from .flux.lora import apply_lora, remove_lora
+from .flux.model import spec_of, velocity
+from .flux.sampling import euler, seeded_noise
+from .flux.tokens import DOWNSCALE
 from .gate import Gate, Stage
 from .generation import GenerationResult, GenerationSettings
 from .images import mask_to_tensor, to_picture, to_tensor
@@ -105,7 +110,7 @@ class SqueezePipeline:
         flux, vae: diffusers folders, or .safetensors files in the published layout; vae None means the VAE in
         the folder of flux. mllm: a folder, see `mllm.load`. adapter: a file. clip: a folder, see `clip.load`, for
         an adapter that asks for it; None means the one in the folder of flux. dtype: of FLUX and the VAE.
-        strength, fuse: of the LoRA, see `loading.apply_lora`. Raises `SqueezeError` for what does not fit.
+        strength, fuse: of the LoRA, see `apply_lora`. Raises `SqueezeError` for what does not fit.
         """
         from .mllm.loading import load as load_mllm
 
@@ -137,8 +142,8 @@ class SqueezePipeline:
         offload: bool,
         clip: PooledText | None = None,
     ) -> SqueezePipeline:
-        adapter.config.check_dit(flux.spec_of(transformer))
-        loading.apply_lora(transformer, adapter.lora, strength, fuse)
+        adapter.config.check_dit(spec_of(transformer))
+        apply_lora(transformer, adapter.lora, strength, fuse)
         made = cls(
             transformer,
             vae,
@@ -162,8 +167,8 @@ class SqueezePipeline:
             raise SqueezeError("The present LoRA is fused into FLUX's weights. Load the pipeline with fuse=False.")
         loaded = adapter if isinstance(adapter, Adapter) else adapter_file.load(adapter)
         _check(loaded.config, self.mllm, self.transformer)
-        loading.remove_lora(self.transformer)
-        loading.apply_lora(self.transformer, loaded.lora, strength)
+        remove_lora(self.transformer)
+        apply_lora(self.transformer, loaded.lora, strength)
         self.dla, self.config = loaded.aggregator, loaded.config
         if not self.offload:
             self.dla.to(self.device)
@@ -308,10 +313,10 @@ class SqueezePipeline:
         stages = [gate.stage(float(sigma)) if scaled else Stage.EARLY for sigma in sigmas]
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
-            towards = flux.velocity(self.transformer, latents, levels[step], heard[stages[step]])
+            towards = velocity(self.transformer, latents, levels[step], heard[stages[step]])
             if true_cfg == 1:
                 return towards
-            away = flux.velocity(self.transformer, latents, levels[step], null)
+            away = velocity(self.transformer, latents, levels[step], null)
             return away + (towards - away) * true_cfg
 
         def step_done(step: int) -> None:
@@ -319,7 +324,7 @@ class SqueezePipeline:
                 progress("sample", step, len(levels) - 1)
 
         with self._at_work(self.transformer):
-            latents = flux.euler(predict, noise.to(self.device, torch.float32), levels, step_done)
+            latents = euler(predict, noise.to(self.device, torch.float32), levels, step_done)
         return (latents / self.vae.config.scaling_factor + self.vae.config.shift_factor).cpu()
 
     @torch.no_grad()
@@ -355,8 +360,8 @@ class SqueezePipeline:
     def _noise(self, settings: GenerationSettings, noise: torch.Tensor | None) -> torch.Tensor:
         channels = self.vae.config.latent_channels
         if noise is None:
-            return flux.seeded_noise(settings.seed, settings.batch, channels, settings.height, settings.width)
-        expected = (settings.batch, channels, settings.height // flux.DOWNSCALE, settings.width // flux.DOWNSCALE)
+            return seeded_noise(settings.seed, settings.batch, channels, settings.height, settings.width)
+        expected = (settings.batch, channels, settings.height // DOWNSCALE, settings.width // DOWNSCALE)
         if tuple(noise.shape) != expected:
             raise SqueezeError(
                 f"The noise is {list(noise.shape)}; for {settings.batch} x {settings.height} x {settings.width} px "
@@ -383,7 +388,7 @@ class SqueezePipeline:
 
 def _check(config: AdapterConfig, mllm: Backbone, transformer: FluxTransformer2DModel) -> None:
     config.check_mllm(mllm.identity)
-    config.check_dit(flux.spec_of(transformer))
+    config.check_dit(spec_of(transformer))
     config.check_attention()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..flux import positions, spec_of, to_tokens
+from ..flux.model import spec_of
+from ..flux.tokens import positions, to_tokens
 from ..gate import Gate, Stage
 from ..pipeline import SqueezePipeline
 from ..references import References

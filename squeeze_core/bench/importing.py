@@ -11,7 +11,7 @@ from statistics import median
 from ..errors import SqueezeError
 
 # What the nodes import while ComfyUI registers them. The nodes themselves need a running ComfyUI.
-MODULES = ("gate", "adapter", "layers", "sigmas", "references", "plots", "conditioning_file", "mllm", "toyworld")
+MODULES = ("gate", "adapter", "layers", "sigmas", "references", "plots", "mllm", "toyworld")
 HEAVY = ("transformers", "diffusers", "peft", "accelerate", "matplotlib", "pandas", "typer")
 
 _PROGRAM = """

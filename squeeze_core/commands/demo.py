@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..errors import SqueezeError
-from .console import make_folder, progress_bar, read_picture, say, write_picture
+from ..picture_files import read_picture, write_picture
+from .console import make_folder, progress_bar, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +60,7 @@ def demo(
     from ..images import to_picture
     from ..pipeline import SqueezePipeline
     from ..plots import gate_warnings, plot_gate, plot_layers
-    from ..toyworld.table import GENERATION
+    from ..toyworld.making.table import GENERATION
 
     toy = toyworld.load()
     say(f"Toy world: {toy.notice}.")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..errors import SqueezeError
+from ..picture_files import read_mask, read_picture, write_picture
 from . import options
-from .console import check_output, progress_bar, read_mask, read_picture, write_picture
+from .console import check_output, progress_bar
 from .models import Models, gate_of
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def generate(
     images = [read_picture(path) for path in reference]
     masks = [read_mask(path) for path in mask] if mask else None
     models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, device or None, offload)
+    from ..flux.lora import check_strength
     from ..generation import GenerationSettings
     from ..layers import LayerSelection
-    from ..loading import check_strength
     from ..mllm.backbone import Prompt
     from ..mllm.prompt import check_prompt
     from ..pipeline import reference_pictures

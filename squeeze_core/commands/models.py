@@ -42,7 +42,7 @@ class Models:
                 f"Some models are given, but not {' and '.join(missing)}. Give --flux, --mllm and --adapter "
                 "together (and --vae, unless --flux is a whole diffusers folder), or none for the toy world."
             )
-        from ..loading import torch_dtype
+        from ..flux.loading import torch_dtype
         from ..mllm import WeightDtype
 
         torch_dtype(self.dtype)  # type: ignore[arg-type]  # this is the check

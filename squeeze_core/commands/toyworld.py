@@ -70,7 +70,7 @@ def toyworld(
 
 
 def _train(changes: list[str], out: Path | None, only: str | None, configs: Path | None) -> None:
-    from ..toyworld.pretraining import run
+    from ..toyworld.making import run
     from ..training.loop import leave_processes
 
     if out is None:
@@ -87,7 +87,7 @@ def _train(changes: list[str], out: Path | None, only: str | None, configs: Path
 
 def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: Any, document: Path | None) -> None:
     from ..shard import parse_shard
-    from ..toyworld import table
+    from ..toyworld.making import table
     from .console import progress_bar
 
     if out is None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..draws import Draws
 from ..errors import SqueezeError
-from ..training.draws import Draws
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from ..files import file_hash
+from ..vision.backbones import Clip
+from ..vision.batches import Progress, in_batches
+from ..vision.registry import BackboneSpec
 from . import pictures
-from .backbones import Clip
-from .batches import Progress, in_batches
 from .cache import Cache
 from .pictures import Problem
-from .weights import BackboneSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,7 +77,7 @@ class Files:
         """sha256 of the contents; of nothing that lasts for a file that cannot be opened."""
         if path not in self.hashes:
             try:
-                self.hashes[path] = pictures.file_hash(path)
+                self.hashes[path] = file_hash(path)
             except OSError:
                 self.hashes[path] = f"unreadable {path} {time.time_ns()}"
         return self.hashes[path]

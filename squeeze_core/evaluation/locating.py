@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .batches import Progress, in_batches
+from ..vision.batches import Progress, in_batches
+from ..vision.detector import Box, Detector, cut
 from .cache import Cache
-from .detector import Box, Detector, cut
 from .embedding import Files
 
 if TYPE_CHECKING:

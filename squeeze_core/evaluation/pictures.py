@@ -5,7 +5,6 @@ A picture that cannot be scored never stops a run: it is reported by name, and t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,25 +84,12 @@ def read(path: Path, name: str | None = None) -> tuple[Image | None, list[Proble
     return picture, problems
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
 def relative(path: Path, root: Path) -> str:
     """A file's name for reports: below the root with forward slashes, else as it is."""
     try:
         return path.relative_to(root).as_posix()
     except ValueError:
         return path.as_posix()
-
-
-def _sha256(file) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _oddities(opened: ImageFile) -> Iterable[tuple[Kind, str]]:

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SqueezeError
+from ..vision.registry import deviates
 from . import statistics
 from .published import TABLES, Table
 from .results import Metric, PictureScore, Result, from_dict, weighted_mean
 from .statistics import Comparison, Interval, bootstrap
-from .weights import deviates
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .samples import Benchmark
+    from .cases import Benchmark
 
 FORMAT = 1
 FIELDS = ("category", "subject", "prompt")

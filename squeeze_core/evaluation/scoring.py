@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from ..errors import SqueezeError
-from .backbones import Clip, Dino, cosines
-from .batches import Progress, in_batches
+from ..vision.backbones import Clip, Dino, cosines
+from ..vision.batches import Progress, in_batches
+from ..vision.orientation import OrientAnything
 from .measures.pose import UNSURE, azimuth_difference, polar_difference
-from .orientation import OrientAnything
 
 if TYPE_CHECKING:
     from PIL.Image import Image

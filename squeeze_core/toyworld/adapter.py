@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from .. import adapter, lora
+from .. import adapter
 from ..dla import Aggregator, DLAConfig, Variant
+from ..flux import lora
+from ..flux.spec import DiTSpec
 from ..lap import LAPConfig
 from . import flux, mllm
-from .weights import normal, seeded
+from .making.seeding import normal, seeded
 
 LORA_RANK = 4  # of the untrained one
 TRAINED_LORA_RANK = 32  # an eighth of the width, as 512 is a sixth of the real one
@@ -29,7 +31,7 @@ def config(final_norm_hash: str, lora_rank: int = LORA_RANK, variant: Variant = 
             final_norm_hash=final_norm_hash,
             name="the toy world's MLLM",
         ),
-        dit=adapter.DiTSpec(
+        dit=DiTSpec(
             width=_WIDTH,
             double_blocks=flux.CONFIG["num_layers"],
             single_blocks=flux.CONFIG["num_single_layers"],

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from .making.seeding import Gains, drawn
 from .shapes import flux_shapes
-from .weights import Gains, drawn
 
 # Heads of 128 and these axes are what FLUX's host loaders assume; width, depth and context are free.
 CONTEXT_WIDTH = 256

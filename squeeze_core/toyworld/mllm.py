@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import tokenizer
+from .making.seeding import Gains, seeded
 from .tokenizer import token_id, write_json
-from .weights import Gains, seeded
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from .making.seeding import Gains, drawn
 from .shapes import vae_shapes
-from .weights import Gains, drawn
 
 CHANNELS = (32, 32, 32, 64)
 LAYERS = 1

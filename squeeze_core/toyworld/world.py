@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 
-from .. import bfl
 from ..adapter import Adapter
 from ..errors import SqueezeError
 from ..files import cache_folder
+from ..flux import layouts as bfl
 from . import adapter, flux, mllm, vae
 from .folding import unfolded
 from .tokenizer import write_json

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import adapter as adapter_file
-from .. import clip as clip_text
-from .. import flux, loading, lora
 from ..adapter import AdapterConfig, MLLMSpec
-from ..clip import PooledText
+from ..data.config import DataSource, MUSARSource, ToySource, UNOSource
 from ..data.examples import BrokenExample, Example, Examples, Walk
 from ..data.pictures import read_rgb
 from ..dla import Aggregator, DLAConfig
+from ..draws import Draws
 from ..errors import SqueezeError
+from ..flux import clip as clip_text
+from ..flux import loading, lora
+from ..flux.clip import PooledText
+from ..flux.model import spec_of
 from ..mllm.backbone import Backbone, MLLMIdentity, Prompt
 from ..mllm.prompt import check_prompt
 from .checkpoint import Checkpoints, read_tensors
-from .config import TOY, DataSource, MUSARSource, ToySource, TrainConfig, UNOSource
-from .draws import Draws
+from .config import TOY, TrainConfig
 from .squeeze_task import SqueezeTask, Trained
 from .state import AVERAGE, WEIGHTS, copy_weights
 
@@ -82,11 +84,11 @@ def open_data(config: TrainConfig) -> Walk:
 
 def _open(source: DataSource) -> Examples:
     if isinstance(source, UNOSource):
-        from ..data.uno import UNO
+        from ..data.sources.uno import UNO
 
         return UNO(source.folder, labels=source.labels, min_score=source.min_score)
     if isinstance(source, MUSARSource):
-        from ..data.musar import MUSAR
+        from ..data.sources.musar import MUSAR
 
         return MUSAR(source.folder, labels=source.labels)
     assert isinstance(source, ToySource)
@@ -108,7 +110,7 @@ def _adapter_config(
 ) -> AdapterConfig:
     """What inference will have to know, `trained_by` apart."""
     models = config.models
-    dit = flux.spec_of(transformer)
+    dit = spec_of(transformer)
     return AdapterConfig(
         mllm=MLLMSpec(
             model_type=identity.model_type,

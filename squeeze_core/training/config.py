@@ -6,16 +6,17 @@ import copy
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..adapter import GateSpec
+from ..data.config import DataSource
 from ..dla import Variant
 from ..errors import SqueezeError
+from ..flux.loading import Dtype
 from ..lap import LAPConfig
 from ..layers import LayerSelection
-from ..loading import Dtype
 from ..references import MULTIPLE
 from .settings import LoopSettings
 
@@ -29,7 +30,7 @@ class Models(BaseModel):
     """Where the base models lie. "toyworld" takes that part of the toy world.
 
     flux, vae: a diffusers folder or a .safetensors file; vae None is the VAE in the folder of flux. mllm: a
-        folder. clip: a folder, see `squeeze_core.clip.load`; None is the one in the folder of flux.
+        folder. clip: a folder, see `squeeze_core.flux.clip.load`; None is the one in the folder of flux.
     dtype: of FLUX and the VAE; mllm_dtype: of the MLLM; all of them stay frozen.
     flux_name, mllm_name: what the adapter tells its users to load; None means the last part of the path.
     """
@@ -89,42 +90,6 @@ class Drops(BaseModel):
     pictures: float = Field(default=0.1, ge=0, le=1)
     references: float = Field(default=0.0, ge=0, le=1)
     context: float = Field(default=0.1, ge=0, le=1)
-
-
-class UNOSource(BaseModel):
-    """UNO-1M; see `squeeze_core.data.uno.UNO`."""
-
-    model_config = _FROZEN
-
-    kind: Literal["uno"]
-    folder: str
-    labels: str | None = None
-    min_score: float = 4.0
-    share: int = Field(default=1, ge=1)
-
-
-class MUSARSource(BaseModel):
-    """MUSAR-Gen; see `squeeze_core.data.musar.MUSAR`."""
-
-    model_config = _FROZEN
-
-    kind: Literal["musar"]
-    folder: str
-    labels: str | None = None
-    share: int = Field(default=1, ge=1)
-
-
-class ToySource(BaseModel):
-    """The toy world's pairs, made on the fly: `squeeze_core.toyworld.examples.ToyExamples(**options)`."""
-
-    model_config = _FROZEN
-
-    kind: Literal["toyworld"]
-    options: dict[str, Any] = {}
-    share: int = Field(default=1, ge=1)
-
-
-DataSource = Annotated[UNOSource | MUSARSource | ToySource, Field(discriminator="kind")]
 
 
 class Sampling(BaseModel):

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from pydantic import ValidationError
 
-from .. import __version__, adapter, lora
+from .. import __version__, adapter
 from ..errors import SqueezeError
+from ..flux import lora
 from .checkpoint import Checkpoints, read_state, read_tensors
 from .state import AVERAGE, WEIGHTS
 

@@ -24,14 +24,14 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from ..draws import Draws
 from ..errors import SqueezeError
 from ..files import is_disk_full
 from .checkpoint import Checkpoints, read_state
-from .draws import Draws
+from .fsdp import shard
 from .log import RunLog, peak_memory
 from .prefetch import prefetched
 from .settings import BatchLayout, LoopSettings
-from .sharding import shard
 from .state import TrainedState
 from .task import Task
 

@@ -17,12 +17,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .. import flux
 from ..adapter import AdapterConfig
-from ..clip import PooledText
 from ..data.buckets import fitted, nearest
 from ..data.examples import Example, Walk
 from ..dla import Aggregator
+from ..draws import Draws
+from ..flux.clip import PooledText
+from ..flux.conditioning import Conditioning
+from ..flux.model import velocity
+from ..flux.tokens import DOWNSCALE, PATCH
 from ..images import to_tensor
 from ..lap import TOKEN_CHUNK
 from ..mllm.backbone import Backbone, Prompt
@@ -30,7 +33,6 @@ from ..mllm.states import LayerStates
 from ..references import ReferencePicture, fit, long_sides
 from ..sigmas import flux_mu, shifted
 from .config import TrainConfig
-from .draws import Draws
 from .latents import LatentCache, Picture, weights_hash
 from .task import Task
 
@@ -175,13 +177,13 @@ class SqueezeTask(Task):
         images = () if draws.chance("drop/pictures", index, config.drops.pictures) else example.references
         prompt = Prompt(example.prompt, images, config.system_prompt, config.tiles)
         heard = config.vae_references and not draws.chance("drop/references", index, config.drops.references)
-        height, width = (side // flux.DOWNSCALE for side in size)
+        height, width = (side // DOWNSCALE for side in size)
         return Sample(
             prompt=None if draws.chance("drop/context", index, config.drops.context) else prompt,
             target=target,
             references=self._references(example) if heard else (),
             noise=draws.normal("noise", index, (1, self.vae.config.latent_channels, height, width)),
-            sigma=self._sigma(index, height * width // flux.PATCH**2),
+            sigma=self._sigma(index, height * width // PATCH**2),
         )
 
     def _references(self, example: Example) -> tuple[Picture, ...]:
@@ -207,7 +209,7 @@ class SqueezeTask(Task):
         sigma = torch.tensor([sample.sigma for sample in samples], device=self.device, dtype=torch.float32)
         at = sigma[:, None, None, None]
         context, present = _padded(contexts)
-        heard = flux.Conditioning(
+        heard = Conditioning(
             context=context,
             pooled=self._pooled([sample.prompt for sample in samples]).to(context),
             guidance=self.config.guidance,
@@ -218,7 +220,7 @@ class SqueezeTask(Task):
             placement=self.config.placement,
             present=present,
         )
-        predicted = flux.velocity(self.module.transformer, (1 - at) * picture + at * noise, sigma, heard)
+        predicted = velocity(self.module.transformer, (1 - at) * picture + at * noise, sigma, heard)
         return (predicted - (noise - picture)).square().flatten(1).mean(1)
 
     def _pooled(self, prompts: Sequence[Prompt | None]) -> torch.Tensor:

@@ -11,14 +11,15 @@ WIDTH, CONTEXT, HIDDEN, STATES = 128, 64, 48, 5
 @pytest.fixture(scope="module")
 def make_adapter(pack):
     """An adapter for the tiny FLUX of conftest, random everywhere."""
-    adapter, dla, lora, lap = (pack(f"squeeze_core.{name}") for name in ("adapter", "dla", "lora", "lap"))
+    names = ("adapter", "dla", "flux.lora", "lap", "flux.spec")
+    adapter, dla, lora, lap, spec = (pack(f"squeeze_core.{name}") for name in names)
 
     def make(rank: int = 4, **changes):
         config = adapter.AdapterConfig(
             mllm=adapter.MLLMSpec(
                 model_type="internvl", hidden_size=HIDDEN, layers=STATES - 1, final_norm_hash="0" * 16
             ),
-            dit=adapter.DiTSpec(width=WIDTH, double_blocks=1, single_blocks=1, context=CONTEXT),
+            dit=spec.DiTSpec(width=WIDTH, double_blocks=1, single_blocks=1, context=CONTEXT),
             dla=dla.DLAConfig(hidden=HIDDEN, layers=STATES, context=CONTEXT, lap=lap.LAPConfig(heads=3)),
             lora_rank=rank,
             **changes,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from squeeze_core import clip
+from squeeze_core.flux import clip
 
 PROMPTS = ["a photo of a toy", "The cat of picture 1, left of the dog of picture 2!", ""]
 

@@ -9,9 +9,9 @@ import pytest
 from comfy_server import GraphError
 from PIL import Image
 
-from squeeze_core.evaluation.backbones import load_clip, load_dino
-from squeeze_core.evaluation.orientation import load_orientation
 from squeeze_core.evaluation.scoring import score
+from squeeze_core.vision.backbones import load_clip, load_dino
+from squeeze_core.vision.orientation import load_orientation
 
 _SPEC = importlib.util.spec_from_file_location(
     "tiny_scorers", Path(__file__).resolve().parents[1] / "evaluation" / "models.py"

@@ -58,7 +58,7 @@ def values(scorer, role) -> torch.Tensor:
 @pytest.mark.parametrize("role", ROLES)
 def test_scores_do_not_depend_on_where_the_weights_lie(machine, pack, tmp_path, role, share):
     make, module, function = ROLES[role]
-    load = getattr(pack(f"squeeze_core.evaluation.{module}"), function)
+    load = getattr(pack(f"squeeze_core.vision.{module}"), function)
     folder = make(tmp_path / role)
     expected = values(load(folder), role)
     scorer = load(folder)
@@ -72,7 +72,7 @@ def test_scores_do_not_depend_on_where_the_weights_lie(machine, pack, tmp_path, 
 
 
 def test_a_scorer_that_is_let_go_leaves_the_memory_manager(machine, pack, tmp_path):
-    scorer = pack("squeeze_core.evaluation.backbones").load_dino(tiny.dino(tmp_path / "dino"))
+    scorer = pack("squeeze_core.vision.backbones").load_dino(tiny.dino(tmp_path / "dino"))
     with torch.no_grad(), pretend_gpu():
         pack("nodes.hosting").host_scorer(scorer, 0)
         assert any(patcher is scorer.patcher for patcher in machine.patchers)

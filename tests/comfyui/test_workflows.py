@@ -16,7 +16,7 @@ from PIL import Image
 from squeeze_core import toyworld
 from squeeze_core.commands import demo
 from squeeze_core.pipeline import SqueezePipeline
-from squeeze_core.toyworld.table import GENERATION
+from squeeze_core.toyworld.making.table import GENERATION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = sorted((CHECKOUT / "workflows").glob("*.json"))
@@ -64,7 +64,7 @@ def example(server, comfyui_path):
 
 
 @pytest.fixture(scope="module")
-def stand_ins(server, example, tmp_path_factory):
+def stand_ins(server, example, pack, tmp_path_factory):
     """Small models under the names in the workflows, in the layouts of the real ones; gone afterwards.
 
     The MLLM, the adapter and FLUX are the toy world's, the VAE is a TAESD, UNO's LoRA has UNO's key names.
@@ -73,7 +73,7 @@ def stand_ins(server, example, tmp_path_factory):
     import torch
     from safetensors.torch import save_file
 
-    from squeeze_core import conditioning_file
+    conditioning_file = pack("nodes.conditioning_file")
     from squeeze_core.toyworld import build
 
     world = build(tmp_path_factory.mktemp("world"))

@@ -10,19 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from squeeze_core import files, lora
-from squeeze_core.adapter import (
-    HEADER_KEY,
-    AdapterConfig,
-    DiTSpec,
-    GateSpec,
-    MLLMSpec,
-    load,
-    read_config,
-    save,
-)
+from squeeze_core import files
+from squeeze_core.adapter import HEADER_KEY, AdapterConfig, GateSpec, MLLMSpec, load, read_config, save
 from squeeze_core.dla import Aggregator, DLAConfig
 from squeeze_core.errors import SqueezeError
+from squeeze_core.flux import lora
+from squeeze_core.flux.spec import DiTSpec
 from squeeze_core.lap import LAPConfig
 from squeeze_core.mllm.backbone import MLLMIdentity
 

@@ -240,7 +240,7 @@ def test_a_mistake_of_the_program_is_not_hidden(monkeypatch):
 
 
 def test_transparency_lies_on_white_and_photos_stand_upright(squeeze, tmp_path):
-    from squeeze_core.commands.console import read_picture
+    from squeeze_core.picture_files import read_picture
 
     clear = Image.new("RGBA", (8, 6), (255, 0, 0, 0))
     clear.save(tmp_path / "clear.png")

@@ -15,6 +15,7 @@ from squeeze_core.diagnosis import comfyui, machine
 from squeeze_core.diagnosis.models import inventory, main_dtype
 from squeeze_core.dla import Aggregator, DLAConfig
 from squeeze_core.errors import SqueezeError
+from squeeze_core.flux.spec import DiTSpec
 from squeeze_core.lap import LAPConfig
 
 
@@ -134,7 +135,7 @@ def test_adapters_are_listed_with_what_they_are_for_and_broken_ones_with_why(com
         mllm=adapter.MLLMSpec(
             model_type="internvl", hidden_size=8, layers=2, final_norm_hash="0" * 16, name="an MLLM"
         ),
-        dit=adapter.DiTSpec(width=8, double_blocks=1, single_blocks=1, context=4, name="a DiT"),
+        dit=DiTSpec(width=8, double_blocks=1, single_blocks=1, context=4, name="a DiT"),
         dla=DLAConfig(hidden=8, layers=3, context=4, lap=LAPConfig(heads=2)),
     )
     folder = comfy / "models" / "squeeze"

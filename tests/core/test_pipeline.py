@@ -7,10 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from squeeze_core import flux, toyworld
+from squeeze_core import toyworld
 from squeeze_core.adapter import AdapterConfig
 from squeeze_core.errors import SqueezeError
-from squeeze_core.flux import Conditioning
+from squeeze_core.flux.conditioning import Conditioning
+from squeeze_core.flux.model import spec_of, velocity
+from squeeze_core.flux.sampling import seeded_noise
+from squeeze_core.flux.tokens import positions, to_latents, to_tokens
 from squeeze_core.gate import Gate, Stage
 from squeeze_core.generation import GenerationSettings
 from squeeze_core.mllm import Prompt
@@ -156,7 +159,7 @@ def test_without_references_the_prompt_is_heard_to_the_end(pipeline):
 
 
 def test_a_batch_is_its_pictures_one_by_one(pipeline):
-    noise = flux.seeded_noise(0, 2, 16, 64, 96)
+    noise = seeded_noise(0, 2, 16, 64, 96)
     both = latents(pipeline, replace(SMALL, batch=2))
     for i in range(2):
         alone = latents(pipeline, noise=noise[i : i + 1])
@@ -187,11 +190,11 @@ def test_true_cfg_drives_away_from_the_null_context(pipeline):
     """One step by hand: x = noise - (v_null + s (v - v_null)), in scaled latents."""
     settings = replace(SMALL, steps=1, true_cfg=3.0, gate=Gate(0, 0))
     context, _ = pipeline.aggregate(pipeline.encode(Prompt(PROMPT, (picture(),))))
-    noise, sigma = flux.seeded_noise(0, 1, 16, 64, 96), torch.tensor(1.0)
+    noise, sigma = seeded_noise(0, 1, 16, 64, 96), torch.tensor(1.0)
     pooled = torch.zeros(1, 768)
     with torch.no_grad():
-        towards = flux.velocity(pipeline.transformer, noise, sigma, Conditioning(context[None], pooled, 2.5))
-        away = flux.velocity(pipeline.transformer, noise, sigma, Conditioning(torch.zeros(1, 1, 256), pooled, 2.5))
+        towards = velocity(pipeline.transformer, noise, sigma, Conditioning(context[None], pooled, 2.5))
+        away = velocity(pipeline.transformer, noise, sigma, Conditioning(torch.zeros(1, 1, 256), pooled, 2.5))
     by_hand = (noise - (away + 3 * (towards - away))) / 0.3611 + 0.1159
     assert (latents(pipeline, settings) - by_hand).abs().max() < 1e-4
 
@@ -210,7 +213,7 @@ def test_given_sigmas_replace_the_curve(pipeline):
     ],
 )
 def test_references_stand_where_their_placement_says(placement, starts):
-    ids = flux.positions((4, 6), [(3, 2), (5, 1)], placement)
+    ids = positions((4, 6), [(3, 2), (5, 1)], placement)
     assert ids.dtype == torch.float32 and ids.shape == (24 + 6 + 5, 3)
     assert ids[0].tolist() == [0, 0, 0] and ids[23].tolist() == [0, 3, 5]
     assert [tuple(ids[24].tolist()), tuple(ids[30].tolist())] == starts
@@ -219,10 +222,10 @@ def test_references_stand_where_their_placement_says(placement, starts):
 
 def test_tokens_and_latents_are_two_views_of_one_picture():
     image = torch.randn(2, 16, 6, 10)
-    tokens = flux.to_tokens(image)
+    tokens = to_tokens(image)
     assert tokens.shape == (2, 15, 64)
     assert torch.equal(tokens[0, 6, :4], image[0, 0, 2:4, 2:4].flatten())
-    assert torch.equal(flux.to_latents(tokens, rows=3), image)
+    assert torch.equal(to_latents(tokens, rows=3), image)
 
 
 def test_a_fused_lora_is_the_separate_one(folder):
@@ -399,5 +402,5 @@ def test_another_flux_than_the_adapters_is_refused(folder):
     ):
         other = FluxTransformer2DModel.from_config({**toy.transformer.config, **changes})
         with pytest.raises(SqueezeError, match=said):
-            config.check_dit(flux.spec_of(other))
-    config.check_dit(flux.spec_of(toy.transformer))
+            config.check_dit(spec_of(other))
+    config.check_dit(spec_of(toy.transformer))

@@ -10,11 +10,11 @@ import pytest
 
 from squeeze_core.data import archives, store
 from squeeze_core.data.examples import SourceFailure, Walk
-from squeeze_core.data.musar import MUSAR
+from squeeze_core.data.sources.musar import MUSAR
+from squeeze_core.data.sources.uno import UNO
 from squeeze_core.data.store import Store
-from squeeze_core.data.uno import UNO
+from squeeze_core.draws import Draws
 from squeeze_core.errors import SqueezeError
-from squeeze_core.training.draws import Draws
 
 from . import pictures
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from squeeze_core.data.examples import BrokenExample, Example, Walk
+from squeeze_core.draws import Draws
 from squeeze_core.errors import SqueezeError
-from squeeze_core.training.draws import Draws
 
 
 class Numbers:

@@ -3,9 +3,9 @@
 import pytest
 
 from squeeze_core.evaluation import benchmarks
-from squeeze_core.evaluation.backbones import load_clip, load_dino
-from squeeze_core.evaluation.detector import load_detector
-from squeeze_core.evaluation.orientation import load_orientation
+from squeeze_core.vision.backbones import load_clip, load_dino
+from squeeze_core.vision.detector import load_detector
+from squeeze_core.vision.orientation import load_orientation
 
 from . import models as tiny
 

@@ -56,7 +56,7 @@ def dreambench(folder: Path) -> Path:
 def run(folder: Path, dataset: Path, seeds: int = 2) -> Path:
     """Random pictures for every case, so that scores differ."""
     from squeeze_core.evaluation import benchmarks
-    from squeeze_core.evaluation.naming import file_name
+    from squeeze_core.evaluation.generated_files import file_name
 
     for number, sample in enumerate(benchmarks.read("dreambench", dataset).samples):
         for seed in range(seeds):
@@ -234,7 +234,7 @@ def orient_anything(folder: Path, bins: int = 902, width: int = 64) -> Path:
     """The published file's layout: a whole DINOv2 and the head, in one pickled state dict."""
     from transformers import Dinov2Config, Dinov2Model
 
-    from squeeze_core.evaluation.orientation import OrientationModel
+    from squeeze_core.vision.orientation import OrientationModel
 
     torch.manual_seed(5)
     config = Dinov2Config(

@@ -7,7 +7,7 @@ import pytest
 
 from squeeze_core.cli import main
 from squeeze_core.evaluation import benchmarks
-from squeeze_core.evaluation.naming import collect
+from squeeze_core.evaluation.generated_files import collect
 from squeeze_core.evaluation.user_study.building import Key
 
 from ..mllm import checkpoints

@@ -10,10 +10,10 @@ from torchmetrics.functional.multimodal import clip_score
 from squeeze_core.evaluation import benchmarks
 from squeeze_core.evaluation.benchmarks import multi_subject as stand_in
 from squeeze_core.evaluation.cache import Cache
-from squeeze_core.evaluation.detector import Box, cut, large_enough
+from squeeze_core.evaluation.generated_files import collect, file_name
 from squeeze_core.evaluation.measures import dreambench, ip_sim, multi_subject, pose
-from squeeze_core.evaluation.naming import collect, file_name
-from squeeze_core.evaluation.orientation import Orientation
+from squeeze_core.vision.detector import Box, cut, large_enough
+from squeeze_core.vision.orientation import Orientation
 
 from . import models as tiny
 
@@ -28,7 +28,7 @@ def vectors(model_root, kind, paths):
     """Embeddings without a line of ours: torchvision and transformers."""
     from transformers import CLIPModel, ViTModel
 
-    from .test_backbones import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, torchvision_pixels
+    from ..vision.test_backbones import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, torchvision_pixels
 
     images = [Image.open(path).convert("RGB") for path in paths]
     with torch.no_grad():

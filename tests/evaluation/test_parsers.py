@@ -9,12 +9,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from squeeze_core.errors import SqueezeError
-from squeeze_core.evaluation import naming, report, samples
+from squeeze_core.evaluation import cases as samples
+from squeeze_core.evaluation import generated_files as naming
+from squeeze_core.evaluation import report
 from squeeze_core.evaluation.benchmarks import dreambench, dreambench_plus, entries, lamic, xverse
+from squeeze_core.evaluation.cases import Sample, Subject
 from squeeze_core.evaluation.measures.pose import azimuth_difference
-from squeeze_core.evaluation.samples import Sample, Subject
-from squeeze_core.evaluation.weights import STANDARD, deviates
 from squeeze_core.shard import Shard, parse_shard
+from squeeze_core.vision.registry import STANDARD, deviates
 
 lenient = settings(
     max_examples=80,

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from squeeze_core.errors import SqueezeError
-from squeeze_core.evaluation import pictures
 from squeeze_core.evaluation.pictures import find, read
+from squeeze_core.files import file_hash
 
 from . import models as tiny
 
@@ -116,4 +116,4 @@ def test_hidden_and_half_written_files_are_left_out(tmp_path):
 
 def test_the_hash_is_the_files(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert pictures.file_hash(tmp_path / "a").startswith("ba7816bf8f01cfea")
+    assert file_hash(tmp_path / "a").startswith("ba7816bf8f01cfea")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from squeeze_core.errors import SqueezeError
-from squeeze_core.evaluation.backbones import load_clip
 from squeeze_core.evaluation.benchmarks import read, reasoning
 from squeeze_core.evaluation.cache import Cache
+from squeeze_core.evaluation.cases import Benchmark, Sample, Subject
+from squeeze_core.evaluation.generated_files import collect
 from squeeze_core.evaluation.measures.reasoning import GATED, MLLM_ONLY, score
-from squeeze_core.evaluation.naming import collect
-from squeeze_core.evaluation.samples import Benchmark, Sample, Subject
+from squeeze_core.vision.backbones import load_clip
 
 from . import models
 

@@ -11,8 +11,8 @@ from PIL import ImageOps
 from squeeze_core.errors import SqueezeError
 from squeeze_core.evaluation import report
 from squeeze_core.evaluation.cache import Cache
+from squeeze_core.evaluation.generated_files import collect
 from squeeze_core.evaluation.measures import dreambench
-from squeeze_core.evaluation.naming import collect
 from squeeze_core.evaluation.pictures import Problem, read
 from squeeze_core.evaluation.published import TABLES
 from squeeze_core.evaluation.results import Metric, PictureScore, Result

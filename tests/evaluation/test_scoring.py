@@ -8,9 +8,9 @@ import transformers
 from sklearn.metrics.pairwise import cosine_similarity
 
 from squeeze_core.errors import SqueezeError
-from squeeze_core.evaluation.backbones import load_clip, load_dino
-from squeeze_core.evaluation.orientation import load_orientation
 from squeeze_core.evaluation.scoring import RANKINGS, score
+from squeeze_core.vision.backbones import load_clip, load_dino
+from squeeze_core.vision.orientation import load_orientation
 
 from . import models
 

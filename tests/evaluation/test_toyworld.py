@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from squeeze_core.errors import SqueezeError
-from squeeze_core.evaluation.backbones import load_dino
 from squeeze_core.evaluation.measures import toyworld
 from squeeze_core.toyworld import measures, scenes
+from squeeze_core.vision.backbones import load_dino
 
 from . import models
 

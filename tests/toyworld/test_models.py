@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from squeeze_core import bfl, toyworld
+from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
+from squeeze_core.flux import layouts as bfl
 from squeeze_core.mllm import Prompt
 from squeeze_core.toyworld import flux, folding, vae, world
 from squeeze_core.toyworld import mllm as toy_mllm

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from squeeze_core.flux import DOWNSCALE, PATCH
+from squeeze_core.flux.tokens import DOWNSCALE, PATCH
 from squeeze_core.toyworld import measures, scenes
 from squeeze_core.toyworld.backgrounds import BACKGROUNDS, painted
 from squeeze_core.toyworld.figures import COLOURS, FIGURES, OBJECTS, PATTERNS, SHAPES, Identity, Pose

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
-from squeeze_core.toyworld import measures, mllm, scenes, table, vae
+from squeeze_core.toyworld import measures, mllm, scenes, vae
 from squeeze_core.toyworld.examples import ToyExamples
-from squeeze_core.toyworld.pretraining import beginning, run
+from squeeze_core.toyworld.making import beginning, run, table
 from squeeze_core.toyworld.reading import read
 from squeeze_core.training.config import load_config
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from squeeze_core.training.draws import Draws
+from squeeze_core.draws import Draws
 from squeeze_core.training.settings import LoopSettings
 from squeeze_core.training.task import Task
 

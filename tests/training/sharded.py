@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch.distributed.tensor import DTensor
 
+from squeeze_core.training.fsdp import shard
 from squeeze_core.training.loop import leave_processes
-from squeeze_core.training.sharding import shard
 from tests.training.regression import Regression
 
 

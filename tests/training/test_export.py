@@ -2,8 +2,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from squeeze_core import adapter, flux, loading
+from squeeze_core import adapter
 from squeeze_core.errors import SqueezeError
+from squeeze_core.flux import loading
+from squeeze_core.flux.conditioning import Conditioning
+from squeeze_core.flux.lora import apply_lora
+from squeeze_core.flux.model import spec_of, velocity
 from squeeze_core.training.build import squeeze_task
 from squeeze_core.training.checkpoint import Checkpoints
 from squeeze_core.training.config import parse_config
@@ -46,15 +50,15 @@ def test_flux_with_the_exported_lora_is_the_flux_that_was_trained(trained, tmp_p
     export(run, tmp_path / "a.safetensors", average=False)
     plain = loading.load_flux(models / "flux", "fp32")
     before = plain.state_dict()["transformer_blocks.0.attn.to_q.weight"].clone()
-    loading.apply_lora(plain, adapter.load(tmp_path / "a.safetensors").lora, fuse=True)
+    apply_lora(plain, adapter.load(tmp_path / "a.safetensors").lora, fuse=True)
     assert not torch.equal(plain.state_dict()["transformer_blocks.0.attn.to_q.weight"], before)
     generator = torch.Generator().manual_seed(0)
-    heard = flux.Conditioning(torch.randn(1, 5, 32, generator=generator), torch.zeros(1, 768), 1.0)
+    heard = Conditioning(torch.randn(1, 5, 32, generator=generator), torch.zeros(1, 768), 1.0)
     latents, sigma = torch.randn(1, 16, 8, 8, generator=generator), torch.tensor(0.7)
     with torch.no_grad():
         torch.testing.assert_close(
-            flux.velocity(plain, latents, sigma, heard),
-            flux.velocity(task.module.transformer, latents, sigma, heard),
+            velocity(plain, latents, sigma, heard),
+            velocity(task.module.transformer, latents, sigma, heard),
             rtol=1e-4,
             atol=1e-5,
         )
@@ -86,7 +90,7 @@ def test_the_config_tells_what_inference_needs(trained, tmp_path):
     export(run, tmp_path / "a.safetensors")
     found = adapter.read_config(tmp_path / "a.safetensors")
     found.check_mllm(task.mllm.identity)
-    found.check_dit(flux.spec_of(task.module.transformer))
+    found.check_dit(spec_of(task.module.transformer))
     assert (found.lora_rank, found.placement, found.guidance, found.mllm.name) == (4, "uxo", 2.5, "mllm")
     assert "4 steps" in found.trained_by and "MLLM and VAE" in found.trained_by
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from squeeze_core.lora import attention_modules
+from squeeze_core.flux.lora import attention_modules
 from squeeze_core.training.squeeze_task import Trained
 
 

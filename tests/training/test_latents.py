@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def vae(models):
-    from squeeze_core.loading import load_vae
+    from squeeze_core.flux.loading import load_vae
 
     return load_vae(models / "vae", "fp32")
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from squeeze_core import clip, flux
+from squeeze_core.flux import clip
+from squeeze_core.flux.model import velocity
+from squeeze_core.flux.tokens import to_latents, to_tokens
 from squeeze_core.references import offsets
 from squeeze_core.training.build import squeeze_task
 from squeeze_core.training.config import parse_config
@@ -69,7 +71,7 @@ def test_the_loss_is_rectified_flow_written_out(task):
         grid = [(0, r, c) for r in range(rows) for c in range(columns)]
         grid += [(index, row + r, column + c) for r in range(4) for c in range(4)]
         predicted = transformer(
-            hidden_states=torch.cat([flux.to_tokens((1 - t) * x + t * sample.noise), flux.to_tokens(reference)], 1),
+            hidden_states=torch.cat([to_tokens((1 - t) * x + t * sample.noise), to_tokens(reference)], 1),
             encoder_hidden_states=context,
             pooled_projections=torch.zeros(1, 768),
             timestep=torch.tensor([t]),
@@ -77,7 +79,7 @@ def test_the_loss_is_rectified_flow_written_out(task):
             img_ids=torch.tensor(grid).float(),
             txt_ids=torch.zeros(context.shape[1], 3),
         ).sample[:, : rows * columns]
-        expected = (flux.to_latents(predicted, rows) - (sample.noise - x)).square().mean()
+        expected = (to_latents(predicted, rows) - (sample.noise - x)).square().mean()
         ours = task.loss([sample])[0]
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
 
@@ -147,13 +149,12 @@ def test_flux_hears_clips_vector_where_the_config_asks_for_it_and_zeros_where_al
     assert task.adapter.pooled == "clip_l" and "clip" in task.identity()
     first, second = task.batch(range(2))
     heard = []
-    velocity = flux.velocity
 
     def listening(transformer, latents, sigma, conditioning):
         heard.append(conditioning.pooled)
         return velocity(transformer, latents, sigma, conditioning)
 
-    monkeypatch.setattr(flux, "velocity", listening)
+    monkeypatch.setattr("squeeze_core.training.squeeze_task.velocity", listening)
     task.loss([replace(second, prompt=None), first])
     ((silent, told),) = heard
     torch.testing.assert_close(told, clip.load(words).encode([first.prompt.text])[0])

@@ -35,8 +35,8 @@ def identity_and_text(
     name, score, images, run, data, models, dino, clip, out, against, label, cache, device
 ) -> None:  # the same options as above
     """What `dreambench`, `multi-subject` and `stress` share: everything but the benchmark and its measure."""
-    from ...evaluation.backbones import load_clip, load_dino
-    from ...evaluation.weights import locate
+    from ...vision.backbones import load_clip, load_dino
+    from ...vision.registry import locate
     from ..console import progress_bar
     from . import scoring
 

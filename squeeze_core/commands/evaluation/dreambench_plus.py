@@ -34,9 +34,9 @@ def dreambench_plus(
     DreamBench++'s own scripts write it.
     """
     from ...evaluation import benchmarks
-    from ...evaluation.generation import check_made_for
     from ...evaluation.judging import JudgeSettings
     from ...evaluation.measures.dreambench_plus import Judge, collect, score
+    from ...evaluation.runs import check_made_for
     from ...mllm import load
     from ..console import progress_bar
     from . import scoring

@@ -67,8 +67,7 @@ def generate(
     Without --flux, --mllm and --adapter the toy world answers. Under accelerate launch each process takes its
     own shard and GPU.
     """
-    from ...evaluation import benchmarks
-    from ...evaluation import generation as runs
+    from ...evaluation import benchmarks, runs
     from ...generation import GenerationSettings, check_seed
 
     part = parse_shard(shard)
@@ -137,7 +136,7 @@ def _taus(benchmark: str, tau_1: float | None, tau_2: float | None) -> tuple[flo
 
 def _identity(adapter: Path | None) -> str:
     """An adapter by its contents: a file of the same name may be another one tomorrow."""
-    from ...evaluation.pictures import file_hash
+    from ...files import file_hash
 
     assert adapter is not None  # _is_toy has checked
     return f"{adapter.name}, sha256 {file_hash(adapter)[:16]}"

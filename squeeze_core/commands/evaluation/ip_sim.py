@@ -31,10 +31,10 @@ def ip_sim(
 
     --data is a clone of github.com/bytedance/XVerse or github.com/Suchenl/LAMIC.
     """
-    from ...evaluation.backbones import load_dino
-    from ...evaluation.detector import load_detector
     from ...evaluation.measures.ip_sim import score
-    from ...evaluation.weights import locate
+    from ...vision.backbones import load_dino
+    from ...vision.detector import load_detector
+    from ...vision.registry import locate
     from ..console import progress_bar
     from . import scoring
 

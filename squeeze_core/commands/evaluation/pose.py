@@ -29,10 +29,10 @@ def pose(
 
     Each picture is compared with the reference that went into it, the first of its subject.
     """
-    from ...evaluation.detector import load_detector
     from ...evaluation.measures.pose import score
-    from ...evaluation.orientation import load_orientation
-    from ...evaluation.weights import locate
+    from ...vision.detector import load_detector
+    from ...vision.orientation import load_orientation
+    from ...vision.registry import locate
     from ..console import progress_bar
     from . import scoring
 

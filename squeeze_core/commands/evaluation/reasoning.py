@@ -44,9 +44,9 @@ def reasoning(
     """
     if context.invoked_subcommand is not None:
         return
-    from ...evaluation.backbones import load_clip
     from ...evaluation.measures.reasoning import GATED, MLLM_ONLY, score
-    from ...evaluation.weights import locate
+    from ...vision.backbones import load_clip
+    from ...vision.registry import locate
     from ..console import progress_bar, say
     from . import scoring
 
@@ -88,8 +88,8 @@ def build(
     """Make the benchmark from composites ("a cat wearing a hat") and DreamBench, and sheets to check by eye."""
     from ...evaluation import benchmarks
     from ...evaluation.benchmarks import reasoning as making
-    from ...evaluation.generation import check_made_for
-    from ...evaluation.naming import collect
+    from ...evaluation.generated_files import collect
+    from ...evaluation.runs import check_made_for
     from ..console import say
 
     if not one and not two:
@@ -105,7 +105,7 @@ def build(
 
 
 def _is_mllm_only(run: Path) -> bool:
-    from ...evaluation.generation import read_run
+    from ...evaluation.runs import read_run
 
     gate = read_run(run).get("gate")
     return isinstance(gate, list) and len(gate) >= 2 and gate[0] <= 0 and gate[1] <= 0
@@ -113,13 +113,13 @@ def _is_mllm_only(run: Path) -> bool:
 
 def _is_gated(folder: Path) -> bool:
     """Whether a run.json says that references joined; of other tools' folders nothing is known."""
-    from ...evaluation.generation import RUN
+    from ...evaluation.runs import RUN
 
     return (folder / RUN).is_file() and not _is_mllm_only(folder)
 
 
 def _data_of(run: Path | None) -> Path | None:
-    from ...evaluation.generation import read_run
+    from ...evaluation.runs import read_run
 
     if run is None:
         raise SqueezeError("Give --data, the folder made by squeeze eval reasoning build.")

@@ -13,10 +13,10 @@ from ..models import checked_device
 
 if TYPE_CHECKING:
     from ...evaluation.cache import Cache
-    from ...evaluation.naming import Generated
+    from ...evaluation.cases import Benchmark
+    from ...evaluation.generated_files import Generated
     from ...evaluation.pictures import Problem
     from ...evaluation.results import Result
-    from ...evaluation.samples import Benchmark
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def prepare(
     Raises `SqueezeError`, also when the report could not be written, which is better known before hours of work.
     """
     from ...evaluation import benchmarks
-    from ...evaluation.generation import check_made_for
-    from ...evaluation.naming import collect
+    from ...evaluation.generated_files import collect
+    from ...evaluation.runs import check_made_for
 
     folder, data, label = resolve(images, run, data, label)
     if data is None:
@@ -72,7 +72,7 @@ def resolve(images: Path | None, run: Path | None, data: Path | None, label: str
     folder = images if run is None else run
     assert folder is not None
     if run is not None:
-        from ...evaluation.generation import read_run
+        from ...evaluation.runs import read_run
 
         known = read_run(run)
         data = data or (Path(known["data"]) if known.get("data") else None)

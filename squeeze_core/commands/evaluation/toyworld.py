@@ -42,9 +42,9 @@ def toyworld(
     """
     from ...evaluation import benchmarks
     from ...evaluation.benchmarks import toyworld as files
-    from ...evaluation.generation import check_made_for
     from ...evaluation.measures import toyworld as measure
     from ...evaluation.report import write_text
+    from ...evaluation.runs import check_made_for
     from ..console import make_folder, progress_bar, say
     from . import scoring
 
@@ -66,7 +66,7 @@ def toyworld(
     if dino is None:
         encoder: measure.PictureEncoder = measure.UntrainedViT()
     else:
-        from ...evaluation.backbones import load_dino
+        from ...vision.backbones import load_dino
 
         encoder = load_dino(dino, scoring.device(device))
     with progress_bar() as progress:
@@ -90,8 +90,8 @@ def _pictures(run: Path, data: Path) -> tuple[list[np.ndarray], list]:
 
     from ...evaluation import benchmarks, pictures
     from ...evaluation.benchmarks.toyworld import settings_of
+    from ...evaluation.generated_files import collect
     from ...evaluation.measures.toyworld import pairs
-    from ...evaluation.naming import collect
     from ...toyworld.scenes import SIDE
     from ..console import say
 

@@ -41,8 +41,8 @@ def build(
 ) -> None:
     """Write a page that shows the methods shuffled and unnamed, and the key that tells which is which."""
     from ...evaluation import benchmarks
-    from ...evaluation.generation import check_made_for
-    from ...evaluation.naming import collect
+    from ...evaluation.generated_files import collect
+    from ...evaluation.runs import check_made_for
     from ...evaluation.user_study import building
     from ..console import say
 

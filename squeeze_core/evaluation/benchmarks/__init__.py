@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ...errors import SqueezeError
-from ..samples import Benchmark
+from ..cases import Benchmark
 
 # Name on the command line -> module here with `read(folder) -> Benchmark`.
 READERS = {

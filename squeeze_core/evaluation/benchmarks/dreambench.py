@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import SqueezeError
+from ..cases import Benchmark, Sample, Subject, require
 from ..pictures import SUFFIXES
-from ..samples import Benchmark, Sample, Subject, require
 
 FILE = "prompts_and_classes.txt"
 CLONE = "git clone https://github.com/google/dreambooth"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import SqueezeError
-from ..samples import Benchmark, Sample, Subject, folder_name, require
+from ..cases import Benchmark, Sample, Subject, folder_name, require
 
 SUBJECT_CATEGORIES = ("animal", "object")
 SEEDS = 1

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import SqueezeError
-from ..samples import folder_name
+from ..cases import folder_name
 
 PEOPLE = "human"
 

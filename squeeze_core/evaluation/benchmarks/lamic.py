@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..cases import Benchmark, Sample, Subject, require
 from ..pictures import Problem
-from ..samples import Benchmark, Sample, Subject, require
 from .entries import is_person, load, name_of, picture, words_of
 
 LIST = "Two-Reference.json"

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..samples import Benchmark, Sample, Subject, require
+from ..cases import Benchmark, Sample, Subject, require
 from . import dreambench
 
 NOTE = (

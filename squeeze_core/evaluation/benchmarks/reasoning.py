@@ -24,9 +24,10 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from ...errors import SqueezeError
+from ...files import file_hash
 from .. import pictures
-from ..naming import Generated
-from ..samples import Benchmark, Sample, Subject
+from ..cases import Benchmark, Sample, Subject
+from ..generated_files import Generated
 
 FILE = "samples.json"
 ONE, TWO = 170, 180
@@ -241,7 +242,7 @@ def _write(folder: Path, picture: Generated, choice: _Choice) -> Entry:
 
 def _copied(folder: Path, path: Path) -> str:
     """Under its contents' hash: one file however often it is used, whatever it was called."""
-    target = folder / f"{pictures.file_hash(path)[:16]}{path.suffix.lower()}"
+    target = folder / f"{file_hash(path)[:16]}{path.suffix.lower()}"
     if not target.exists():
         folder.mkdir(exist_ok=True)
         shutil.copyfile(path, target)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..samples import Benchmark, Sample, require
+from ..cases import Benchmark, Sample, require
 from . import dreambench
 
 NOTE = "The prompts are of K.1's two kinds, but written for this set: the paper prints its own in a figure only."

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from ...errors import SqueezeError
-from ..samples import Benchmark, Sample, Subject
+from ..cases import Benchmark, Sample, Subject
 
 FILE = "toyworld.json"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from ..backbones import Clip, Dino, cosines
-from ..batches import Progress
+from ...vision.backbones import Clip, Dino, cosines
+from ...vision.batches import Progress
 from ..cache import Cache
+from ..cases import Benchmark, Sample
 from ..embedding import Files, embed, embed_texts
-from ..naming import Generated
+from ..generated_files import Generated
 from ..pictures import Problem
 from ..results import Metric, PictureScore, Result
-from ..samples import Benchmark, Sample
 
 DINO_I = Metric("dino_i", "DINO-I", higher_is_better=True)
 CLIP_I = Metric("clip_i", "CLIP-I", higher_is_better=True)

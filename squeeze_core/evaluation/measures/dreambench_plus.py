@@ -14,16 +14,16 @@ import numpy as np
 
 from ...errors import SqueezeError
 from ...mllm.backbone import Backbone
-from .. import naming
-from ..batches import Progress
+from ...vision.batches import Progress
+from ...vision.registry import BackboneSpec
+from .. import generated_files as naming
 from ..cache import Cache
+from ..cases import Benchmark, folder_name
 from ..embedding import Files
+from ..generated_files import Generated
 from ..judging import JudgeSettings, judge
-from ..naming import Generated
 from ..pictures import Problem
 from ..results import Metric, PictureScore, Result
-from ..samples import Benchmark, folder_name
-from ..weights import BackboneSpec
 
 AVERAGE = "average"
 SETTINGS = JudgeSettings()

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..backbones import Dino, cosines
-from ..batches import Progress
+from ...vision.backbones import Dino, cosines
+from ...vision.batches import Progress
+from ...vision.detector import Detector, large_enough
 from ..cache import Cache
-from ..detector import Detector, large_enough
+from ..cases import Benchmark
 from ..embedding import Files, embed
+from ..generated_files import Generated
 from ..locating import Crop, detect, of_crops
-from ..naming import Generated
 from ..pictures import Problem
 from ..results import Metric, PictureScore, Result
-from ..samples import Benchmark
 
 IP_SIM = Metric("ip_sim", "IP-Sim", higher_is_better=True, digits=2)
 BEST = 3

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..backbones import Clip, Dino
-from ..batches import Progress
+from ...vision.backbones import Clip, Dino
+from ...vision.batches import Progress
 from ..benchmarks.multi_subject import NOTE
 from ..cache import Cache
-from ..naming import Generated
+from ..cases import Benchmark
+from ..generated_files import Generated
 from ..results import Result
-from ..samples import Benchmark
 from . import dreambench
 
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..batches import Progress
+from ...vision.batches import Progress
+from ...vision.detector import Box, Detector
+from ...vision.orientation import OrientAnything, Orientation
 from ..cache import Cache
-from ..detector import Box, Detector
+from ..cases import Benchmark
 from ..embedding import Files
+from ..generated_files import Generated
 from ..locating import Crop, detect, of_crops
-from ..naming import Generated
-from ..orientation import OrientAnything, Orientation
 from ..pictures import Problem
 from ..results import Metric, PictureScore, Result, weighted_mean
-from ..samples import Benchmark
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..backbones import Clip
-from ..batches import Progress
+from ...vision.backbones import Clip
+from ...vision.batches import Progress
 from ..cache import Cache
-from ..naming import Generated
+from ..cases import Benchmark
+from ..generated_files import Generated
 from ..results import Result, weighted_mean
-from ..samples import Benchmark
 from . import dreambench
 
 NAME = "reasoning"

@@ -17,10 +17,10 @@ import torch
 from ...errors import SqueezeError
 from ...toyworld import measures, scenes
 from ...toyworld.figures import COLOURS, Identity
-from ..batches import Progress, in_batches
+from ...vision.batches import Progress, in_batches
+from ...vision.registry import BackboneSpec
 from ..embedding import PictureEncoder
 from ..results import Metric, PictureScore, Result
-from ..weights import BackboneSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,0 +1,45 @@
+"""Which data sets a config names: the union of their kinds, for training and for building data alike."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class UNOSource(BaseModel):
+    """UNO-1M; see `squeeze_core.data.sources.uno.UNO`."""
+
+    model_config = _FROZEN
+
+    kind: Literal["uno"]
+    folder: str
+    labels: str | None = None
+    min_score: float = 4.0
+    share: int = Field(default=1, ge=1)
+
+
+class MUSARSource(BaseModel):
+    """MUSAR-Gen; see `squeeze_core.data.sources.musar.MUSAR`."""
+
+    model_config = _FROZEN
+
+    kind: Literal["musar"]
+    folder: str
+    labels: str | None = None
+    share: int = Field(default=1, ge=1)
+
+
+class ToySource(BaseModel):
+    """The toy world's pairs, made on the fly: `squeeze_core.toyworld.examples.ToyExamples(**options)`."""
+
+    model_config = _FROZEN
+
+    kind: Literal["toyworld"]
+    options: dict[str, Any] = {}
+    share: int = Field(default=1, ge=1)
+
+
+DataSource = Annotated[UNOSource | MUSARSource | ToySource, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""Encoders that measure pictures, or plan them: DINO, CLIP, detector, orientation, and where they lie on disk."""
