@@ -15,8 +15,10 @@ import torch
 from comfy_api.latest import io
 
 from ..squeeze_core.errors import SqueezeError
-from ..squeeze_core.gate import MAX_TAU, Gate, Late, Stage
+from ..squeeze_core.gate import MAX_TAU, Gate, Late
 from ..squeeze_core.references import References
+from ..squeeze_core.windows import Part, parts
+from .attention import Heard, carried, heard_upstream, with_references
 from .sockets import CATEGORY, ReferenceLatents
 
 Entry = list[Any]  # [tokens, options], as ComfyUI has it
@@ -153,46 +155,39 @@ def gated(
     """
     result: list[Entry] = []
     for tokens, options in conditioning:
-        latents, placed = _all_references(options, references)
+        heard, placed = _all_references(options, references)
         options = {**options, **placed}
         if guidance >= 0:
             options["guidance"] = guidance
-        if not latents:
+        if not heard:
             result.append([tokens, options])
             continue
         window, options = _window(options, percent_to_sigma)
-        for part in gate.intervals():
-            if part.empty or part.last < 0:  # no sampler goes below 0
-                continue
-            first, last = max(part.first, window[0]), min(part.last, window[1])
-            if first <= last:
-                staged = _staged(tokens, options, latents, part.stage, gate.late)
-                result.append(_active(staged, first, last))
-    return result
+        for part in parts(gate, [reference.window for reference in heard]):
+            first, last = max(part.low, window[0]), min(part.last, window[1])
+            if first <= last and last >= 0:  # no sampler goes below 0
+                result.append(_active(_staged(tokens, options, heard, part, gate.late), first, last))
+    return carried(result)
 
 
-def _all_references(options: dict, references: References | None) -> tuple[list[torch.Tensor], dict]:
-    """Latents from upstream and from the socket, and the options that place them."""
-    latents = list(options.get("reference_latents") or [])
+def _all_references(options: dict, references: References | None) -> tuple[list[Heard], dict]:
+    """References from upstream and from the socket, and the options that place them."""
+    heard = heard_upstream(options)
     if references is None:
-        return latents, {}
+        return heard, {}
     if references.attention != "joint":
         raise SqueezeError(
             f'These references ask for "{references.attention}" attention, which this version does not '
             'have. Use "joint".'
         )
     placed = {} if references.placement == "auto" else {"reference_latents_method": references.placement}
-    return latents + list(references.latents), placed
+    return heard + [Heard.of(item) for item in references.items if item.strength > 0], placed
 
 
-def _staged(tokens: torch.Tensor, options: dict, latents: list[torch.Tensor], stage: Stage, late: Late) -> Entry:
-    """The entry as one stage sees it. Absent tokens are absent, not masked."""
-    options = dict(options)
-    if stage.vae:
-        options["reference_latents"] = latents
-    else:
-        options.pop("reference_latents", None)
-    if stage.mllm or late == "keep":
+def _staged(tokens: torch.Tensor, options: dict, heard: list[Heard], part: Part, late: Late) -> Entry:
+    """The entry as one part of the way sees it. Absent tokens are absent, not masked."""
+    options = with_references(options, [heard[number] for number in part.references])
+    if part.text or late == "keep":
         return [tokens, options]
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
         shape = list(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from .attention.regions import Region
+from .attention.rules import ReferenceRule, check_strength
 from .errors import SqueezeError
+from .windows import ALWAYS, check_window
 
 Placement = Literal["auto", "uxo", "offset", "index"]
 Attention = Literal["joint", "cached"]
@@ -32,14 +35,21 @@ class ReferencePicture:
 
     image: [height, width, 3] float, 0 to 1. mask: [height, width] float, 1 at the subject, or None.
     long_side: pixels of the longer side as encoded; 0 chooses 512 for a lone reference, 320 for several.
+    strength, start, end, region: how it is to be heard, see `Reference`.
     """
 
     image: torch.Tensor
     mask: torch.Tensor | None = None
     long_side: int = 0
     fit: Fit = "resize"
+    strength: float = 1.0
+    start: float = ALWAYS[0]
+    end: float = ALWAYS[1]
+    region: Region | None = None
 
     def __post_init__(self) -> None:
+        check_strength(self.strength)
+        check_window(self.start, self.end)
         if self.image.ndim != 3 or self.image.shape[-1] != 3 or 0 in self.image.shape:
             raise SqueezeError(
                 f"A reference picture must be [height, width, 3]; got {list(self.image.shape)}. "
@@ -78,22 +88,55 @@ class ReferencePicture:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """One encoded reference, and how it is heard.
+
+    latent: [1, channels, h, w], a raw VAE latent (the model scales it), h and w even.
+    strength: multiplies the odds of attending to it; 1 as trained, 2 as if given twice, 0 not at all.
+    start, end: sigmas; it is heard while end <= sigma < start, within the gate's stages.
+    region: where in the picture it acts; picture tokens outside do not see it. None: everywhere.
+    picture: what the latent was made of; None when unknown. pixels: [1, H, W, 3] exactly as the VAE saw them.
+    """
+
+    latent: torch.Tensor
+    strength: float = 1.0
+    start: float = ALWAYS[0]
+    end: float = ALWAYS[1]
+    region: Region | None = None
+    picture: ReferencePicture | None = None
+    pixels: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+        check_window(self.start, self.end)
+        latent = self.latent
+        if latent.ndim != 4 or latent.shape[0] != 1 or latent.shape[-1] % 2 or latent.shape[-2] % 2:
+            raise SqueezeError(
+                f"A reference latent must be [1, channels, even h, even w]; got {list(latent.shape)}. "
+                "Give every reference as a latent of its own."
+            )
+
+    @property
+    def window(self) -> tuple[float, float]:
+        return self.start, self.end
+
+    def rule(self, owner: int = 0) -> ReferenceRule:
+        """What attention is asked for it."""
+        return ReferenceRule(owner, self.strength, self.region)
+
+
+@dataclass(frozen=True)
 class References:
     """Encoded reference pictures, ready for the DiT.
 
-    latents: [1, channels, h, w] each, raw VAE latents (the model scales them), h and w even.
     placement: "auto" leaves it to the adapter or the model; "uxo" sets index 0 and rows and columns past the
         target's corner, cumulative (UNO, USO, DreamO); "offset" index 1, tiled (Kontext); "index" 1, 2, 3 ...
     attention: "joint": the tokens join the sequence, as in UNO and Kontext.
-    pictures: what the latents were made of, in the same order; empty when unknown.
-    encoded: [1, H, W, 3] pixels exactly as the VAE saw them, in the same order; empty when unknown.
     """
 
-    latents: tuple[torch.Tensor, ...]
+    items: tuple[Reference, ...]
     placement: Placement = "auto"
     attention: Attention = "joint"
-    pictures: tuple[ReferencePicture, ...] = ()
-    encoded: tuple[torch.Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         if self.placement not in get_args(Placement):
@@ -104,12 +147,25 @@ class References:
             raise SqueezeError(
                 f'The attention is "{self.attention}"; choose one of {", ".join(get_args(Attention))}.'
             )
-        for latent in self.latents:
-            if latent.ndim != 4 or latent.shape[0] != 1 or latent.shape[-1] % 2 or latent.shape[-2] % 2:
-                raise SqueezeError(
-                    f"A reference latent must be [1, channels, even h, even w]; got {list(latent.shape)}. "
-                    "Give every reference as a latent of its own."
-                )
+
+    @classmethod
+    def of(cls, latents: Sequence[torch.Tensor], placement: Placement = "auto") -> References:
+        """Latents alone, heard as trained."""
+        return cls(tuple(map(Reference, latents)), placement)
+
+    @property
+    def latents(self) -> tuple[torch.Tensor, ...]:
+        return tuple(item.latent for item in self.items)
+
+    @property
+    def pictures(self) -> tuple[ReferencePicture, ...]:
+        """What the latents were made of, as far as that is known."""
+        return tuple(item.picture for item in self.items if item.picture is not None)
+
+    @property
+    def encoded(self) -> tuple[torch.Tensor, ...]:
+        """Pixels as the VAE saw them, as far as they are known."""
+        return tuple(item.pixels for item in self.items if item.pixels is not None)
 
 
 def long_sides(pictures: Sequence[ReferencePicture]) -> list[int]:
@@ -147,9 +203,12 @@ def encode(
 
     vae_encode: [1, H, W, 3] pixels, 0 to 1 -> [1, channels, h, w] raw latents.
     """
-    pixels = [fit(picture, side) for picture, side in zip(pictures, long_sides(pictures))]
-    latents = tuple(vae_encode(image) for image in pixels)
-    return References(latents, placement, pictures=tuple(pictures), encoded=tuple(pixels))
+    items = []
+    for picture, side in zip(pictures, long_sides(pictures)):
+        pixels = fit(picture, side)
+        how = (picture.strength, picture.start, picture.end, picture.region)
+        items.append(Reference(vae_encode(pixels), *how, picture, pixels))
+    return References(tuple(items), placement)
 
 
 def chained(earlier: References | None, pictures: Sequence[ReferencePicture]) -> tuple[ReferencePicture, ...]:

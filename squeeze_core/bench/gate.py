@@ -38,8 +38,8 @@ def measure(*, quick: bool = False, size: int | None = None, reference_size: int
     context = torch.randn(1, CONTEXT_TOKENS, pipeline.config.dit.context, generator=generator).to(device, dtype)
     pooled = torch.zeros(1, 768, device=device, dtype=dtype)
     target = noise(size).to(device)
-    none = References((), "uxo")
-    two = References((noise(reference_size), noise(reference_size)), "uxo")
+    none = References.of((), "uxo")
+    two = References.of((noise(reference_size), noise(reference_size)), "uxo")
     one_step = torch.tensor([1.0, 0.0])
 
     def plain() -> None:

@@ -22,7 +22,7 @@ class World:
         self.model = model
         self.nodes = pack("nodes.gate")
         self.core = pack("squeeze_core.gate")
-        self.references = pack("squeeze_core.references").References
+        self.references = pack("squeeze_core.references").References.of
         draw = torch.Generator().manual_seed(0)
         self.text = torch.randn(1, TOKENS, CONTEXT, generator=draw)
         self.pooled = torch.randn(1, 768, generator=draw)

@@ -146,18 +146,18 @@ def test_chained_references_are_encoded_together_because_their_sizes_depend_on_e
     assert both.pictures == (first, second) and [x.shape[-1] for x in both.latents] == [40, 40]
     assert chained(None, [first]) == (first,)
     with pytest.raises(SqueezeError, match="no pictures"):
-        chained(References(alone.latents), [second])
+        chained(References.of(alone.latents), [second])
 
 
 def test_auto_placement_gives_way_and_a_chosen_one_stays():
-    assert with_placement(References(()), "uxo").placement == "uxo"
-    assert with_placement(References((), "index"), "uxo").placement == "index"
+    assert with_placement(References.of(()), "uxo").placement == "uxo"
+    assert with_placement(References.of((), "index"), "uxo").placement == "index"
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 7, 8), (16, 8, 8)])
 def test_a_latent_of_odd_size_or_a_batch_is_refused_with_its_shape(shape):
     with pytest.raises(SqueezeError, match="even h"):
-        References((torch.zeros(*shape),))
+        References.of((torch.zeros(*shape),))
 
 
 # Three references of 20 x 32, 32 x 20 and 10 x 10 patches beside a target of 64 x 48, worked by hand:

@@ -1,0 +1,86 @@
+"""What is asked of attention, before the picture's size is known: what both hosts carry beside the conditioning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import SqueezeError
+from .regions import Region, owners
+from .visibility import ReferenceSpan, Visibility
+
+MAX_SUBJECTS = 12
+MAX_STRENGTH = 100.0
+
+
+@dataclass(frozen=True)
+class ReferenceRule:
+    """How one reference is heard: by whom, how strongly, and where."""
+
+    owner: int = 0
+    strength: float = 1.0
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+
+
+@dataclass(frozen=True)
+class AttentionRules:
+    """Who sees whom, for one conditioning.
+
+    words: the owners of its tokens as (owner, tokens) in order; empty: all are everybody's. places: where each
+    subject is, the nearest last. references: one for each, in order.
+    """
+
+    references: tuple[ReferenceRule, ...] = ()
+    words: tuple[tuple[int, int], ...] = ()
+    places: tuple[tuple[int, Region], ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Attention as it is without any rule."""
+        return not self.places and all(rule == ReferenceRule() for rule in self.references)
+
+    def visibility(
+        self, words: int, picture: tuple[int, int], references: Sequence[int], pixels: int
+    ) -> Visibility:
+        """For a sequence of that many words, picture tokens (rows, columns) and tokens of each reference.
+
+        pixels: a token's side in the picture. Raises `SqueezeError` when they are not what the rules are for.
+        """
+        if len(references) != len(self.references):
+            raise SqueezeError(
+                f"The model sees {len(references)} references, and {len(self.references)} are set. Put the gate or "
+                "the layout behind everything that adds references, and use a model that takes them."
+            )
+        rows, columns = picture
+        spans = []
+        for tokens, rule in zip(references, self.references):
+            region = None if rule.region is None else rule.region.on(rows, columns, pixels).flatten()
+            spans.append(ReferenceSpan(tokens, rule.owner, rule.strength, region))
+        cells = owners(self.places, rows, columns, pixels).flatten()
+        return Visibility(self._words(words), cells, tuple(spans))
+
+    def _words(self, present: int) -> torch.Tensor:
+        given = sum(tokens for _, tokens in self.words)
+        if not self.places or not self.words or present == 1 < given:  # one token stands in for words that fell silent
+            return torch.zeros(present, dtype=torch.long)
+        if present % given:
+            raise SqueezeError(
+                f"The text has {present} tokens and the layout was made for {given}. Put nothing that changes the "
+                "text between the layout and the sampler but the gate."
+            )
+        owner = torch.cat([torch.full((tokens,), subject) for subject, tokens in self.words])
+        return owner.repeat(present // given)  # as ComfyUI repeats texts of unequal lengths in one call
+
+
+def check_strength(strength: float) -> None:
+    """Raises `SqueezeError` for a strength that is none."""
+    if not (math.isfinite(strength) and 0 <= strength <= MAX_STRENGTH):
+        raise SqueezeError(
+            f"The strength of a reference is {strength:g}; give 0 (not heard) to {MAX_STRENGTH:g}, 1 for as trained."
+        )
