@@ -1,9 +1,9 @@
 """Attention rules on ComfyUI's conditioning: strength, region and layout, without a MODEL socket.
 
-The rules of an entry travel in its `model_conds`. What acts on them is a `ControlBase` in the entry's `control`: the
-sampler asks it right before the model runs, and it sets `optimized_attention_override` for that call. So it works
-with every loader, sampler, LoRA and ControlNet that keeps to core's ways, positive and negative run in one call with
-rules of their own, and no forward is replaced.
+The rules of an entry travel in its `model_conds`. What acts on them is a `ControlBase` in the entry's `control`:
+the sampler asks it right before the model runs, and it sets `optimized_attention_override` for that call. So it
+works with every loader, sampler, LoRA and ControlNet that keeps to core's ways, positive and negative run in one
+call with rules of their own, and no forward is replaced.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from comfy.conds import CONDConstant
 from comfy.controlnet import ControlBase
 
 from ..squeeze_core.attention.groups import Group, grouped_attention, groups
+from ..squeeze_core.attention.regions import Region, boxes
 from ..squeeze_core.attention.rules import AttentionRules, ReferenceRule
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.references import Reference
 from ..squeeze_core.windows import ALWAYS
 
 KEY = "squeeze_attention"
+AS_TRAINED = ReferenceRule()
 MODELS = "FLUX.1, Kontext, FLUX.2, Qwen-Image-Edit, Krea 2 and Mage"
 
 
@@ -33,7 +35,7 @@ class Heard:
     """One reference on its way into an entry: its latent, what attention is asked for it, and when it is heard."""
 
     latent: torch.Tensor
-    rule: ReferenceRule = ReferenceRule()
+    rule: ReferenceRule = AS_TRAINED
     window: tuple[float, float] = ALWAYS
 
     @classmethod
@@ -66,7 +68,7 @@ def rules_of(options: dict) -> AttentionRules:
             f"The conditioning has {-missing} references fewer than it has rules for. Put nothing that takes "
             "references away behind the layout."
         )
-    return replace(rules, references=rules.references + (ReferenceRule(),) * missing)
+    return replace(rules, references=rules.references + (AS_TRAINED,) * missing)
 
 
 def with_rules(options: dict, rules: AttentionRules) -> dict:
@@ -96,6 +98,18 @@ def carried(entries: list[list]) -> list[list]:
             options["control"] = carrier_for(options.get("control"))
         result.append([tokens, options])
     return result
+
+
+def region_of(mask: torch.Tensor | None, given: object = None) -> Region | None:
+    """A region from a MASK or from core's boxes, None from neither. Raises `SqueezeError` for both, or for many."""
+    if mask is None and given is None:
+        return None
+    found = () if given is None else boxes(given)
+    if mask is not None and mask.ndim == 3:
+        if len(mask) != 1:
+            raise SqueezeError(f"The region has {len(mask)} masks. Give one.")
+        mask = mask[0]
+    return Region(found, mask)
 
 
 class RulesCond(CONDConstant):
@@ -185,9 +199,9 @@ class AttentionCarrier(ControlBase):
     def _check_heard(self) -> None:
         if self.asked and not self.heard:
             raise SqueezeError(
-                "This model was loaded in a way that ignores ComfyUI's attention override (Nunchaku's loader does), "
-                "so a reference's strength or region, or a layout, would do nothing. Load it with ComfyUI's own "
-                "loader or as GGUF, or remove them."
+                "This model was loaded in a way that ignores ComfyUI's attention override (as Nunchaku's is), "
+                "so a reference's strength or region, or a layout, would do nothing. Load it with ComfyUI's "
+                "own loader or as GGUF, or remove them."
             )
 
 
@@ -216,8 +230,8 @@ class TokenLayout:
 
 def _cannot(net: Any) -> str:
     return (
-        f"A strength, a region or a layout cannot work on {type(net).__name__}: it does not say where its words, its "
-        f"picture and its references lie in attention. They work on {MODELS}."
+        f"A strength, a region or a layout cannot work on {type(net).__name__}: it does not say where its words, "
+        f"its picture and its references lie in attention. They work on {MODELS}."
     )
 
 
@@ -249,7 +263,9 @@ class Override:
         """Of `attention.wrap_attn`: the call that the model makes, in the function that the user chose."""
 
         def attend(q, k, v, added):
-            inner = function if self.earlier is None else lambda *args, **more: self.earlier(function, *args, **more)
+            inner = (
+                function if self.earlier is None else lambda *args, **more: self.earlier(function, *args, **more)
+            )
             return inner(
                 q,
                 k,
@@ -316,7 +332,7 @@ class Override:
 
 
 def _as_bias(mask: torch.Tensor, q: torch.Tensor, tokens: int) -> torch.Tensor:
-    """A mask as any of core's models gives it -> [batch or 1, heads or 1, queries or 1, keys], floats of q's dtype."""
+    """A mask as core's models give it -> [batch or 1, heads or 1, queries or 1, keys], floats of q's dtype."""
     if mask.dtype == torch.bool:
         if mask.ndim == 2 and mask.shape[0] != tokens:  # [batch, keys]
             mask = mask[:, None]

@@ -9,8 +9,11 @@ from comfy_api.latest import io
 
 from ..squeeze_core import references as core
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.gate import MAX_TAU
 from ..squeeze_core.images import on_white
-from .sockets import CATEGORY, ReferenceLatents
+from ..squeeze_core.windows import ALWAYS, check_window
+from .attention import region_of
+from .sockets import CATEGORY, Boxes, ReferenceLatents
 
 CHANNELS = 16  # of FLUX.1's latents
 
@@ -76,6 +79,54 @@ class ReferenceTokens(io.ComfyNode):
                     "the aspect. pad: by "
                     "neutral grey around the picture.",
                 ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Multiplies the odds of looking at these pictures. 1: as trained. 2: as if given "
+                    "twice. 0: not heard.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=ALWAYS[0],
+                    min=0.0,
+                    max=MAX_TAU,
+                    step=0.01,
+                    round=0.0001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Heard below this sigma (1 is pure noise; above 1: from the first step), within the "
+                    "gate's stages.",
+                ),
+                io.Float.Input(
+                    "end",
+                    default=ALWAYS[1],
+                    min=0.0,
+                    max=MAX_TAU,
+                    step=0.01,
+                    round=0.0001,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Heard down to this sigma. 0: to the last step. Below start.",
+                ),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where in the new picture these act: white. Of any size, it spans the picture; grey is "
+                    "half seen. Tokens outside do not see them.",
+                ),
+                Boxes.Input(
+                    "region_boxes",
+                    optional=True,
+                    advanced=True,
+                    tooltip="The same as boxes in pixels of the new picture, from Create Bounding Boxes on a "
+                    "canvas of its size.",
+                ),
             ],
             outputs=[
                 ReferenceLatents.Output(display_name="references", tooltip="For the Timestep Gate, or to chain."),
@@ -90,6 +141,15 @@ class ReferenceTokens(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, start: float | None = None, end: float | None = None) -> bool | str:
+        try:
+            if start is not None and end is not None:
+                check_window(start, end)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         vae,
@@ -99,9 +159,15 @@ class ReferenceTokens(io.ComfyNode):
         mask=None,
         references=None,
         fit: core.Fit = "resize",
+        strength: float = 1.0,
+        start: float = ALWAYS[0],
+        end: float = ALWAYS[1],
+        region=None,
+        region_boxes=None,
     ) -> io.NodeOutput:
+        how = (strength, start, end, region_of(region, region_boxes))
         own = [
-            core.ReferencePicture(on_white(pixels), area, long_side, fit)
+            core.ReferencePicture(on_white(pixels), area, long_side, fit, *how)
             for pixels, area in zip(image, _masks(mask, len(image)))
         ]
         if placement == "auto" and references is not None:

@@ -19,6 +19,7 @@ from PIL import Image
 from . import adapter as adapter_file
 from . import references
 from .adapter import Adapter, AdapterConfig
+from .attention.rules import AttentionRules, Layout
 from .dla import Aggregator, LayerWeights
 from .errors import SqueezeError
 from .flux import clip as clip_text
@@ -29,7 +30,7 @@ from .flux.lora import apply_lora, remove_lora
 from .flux.model import spec_of, velocity
 from .flux.sampling import euler, seeded_noise
 from .flux.tokens import DOWNSCALE
-from .gate import Gate, Stage
+from .gate import Gate, Late, Stage
 from .generation import GenerationResult, GenerationSettings
 from .images import mask_to_tensor, to_picture, to_tensor
 from .layers import LayerSelection
@@ -39,6 +40,7 @@ from .offload import visiting
 from .references import MULTIPLE, Placement, ReferencePicture, References
 from .sigmas import flux_mu
 from .sigmas import sigmas as noise_levels
+from .windows import part_of, parts
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -295,25 +297,34 @@ class SqueezePipeline:
         gate: Gate | None = None,
         guidance: float | None = None,
         true_cfg: float = 1.0,
+        layout: Layout | None = None,
         progress: Progress | None = None,
     ) -> torch.Tensor:
         """Euler steps under the gate: raw latents like `noise`, float32 on the CPU.
 
         context: [1, tokens, width]. pooled: [1, 768]. noise: [batch, 16, h, w]. sigmas: [steps + 1].
-        Without references the context is heard in every step, because nothing could take over from it.
+        layout: whose the words and references are, and where each subject is.
+        Where no reference is heard, the context is, because nothing could take over from it.
         """
         gate = gate or self.config.gate.gate
         guidance = self.config.guidance if guidance is None else guidance
-        scaled = tuple(self._scaled(latent).to(self.device) for latent in encoded.latents)
-        heard = {
-            stage: _heard(stage, gate, context, pooled, guidance, scaled, encoded.placement) for stage in Stage
-        }
+        scaled = [self._scaled(latent).to(self.device) for latent in encoded.latents]
+        audible = [number for number, item in enumerate(encoded.items) if item.strength > 0]
+        found = parts(gate, [encoded.items[number].window for number in audible])
+
+        def heard(sigma: float) -> Conditioning:
+            part = part_of(found, sigma)
+            there = [audible[number] for number in part.references]
+            said, vector = (context, pooled) if part.text else silenced(gate.late, context, pooled)
+            references = tuple(scaled[number] for number in there)
+            rules = _rules(encoded, there, layout, sigma)
+            return Conditioning(said, vector, guidance, references, encoded.placement, rules=rules)
+
         null = Conditioning(torch.zeros_like(context[:, :1]), torch.zeros_like(pooled), self.config.guidance)
         levels = sigmas.to(self.device, torch.float32)
-        stages = [gate.stage(float(sigma)) if scaled else Stage.EARLY for sigma in sigmas]
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
-            towards = velocity(self.transformer, latents, levels[step], heard[stages[step]])
+            towards = velocity(self.transformer, latents, levels[step], heard(float(sigmas[step])))
             if true_cfg == 1:
                 return towards
             away = velocity(self.transformer, latents, levels[step], null)
@@ -392,20 +403,24 @@ def _check(config: AdapterConfig, mllm: Backbone, transformer: FluxTransformer2D
     config.check_attention()
 
 
-def _heard(
-    stage: Stage,
-    gate: Gate,
-    context: torch.Tensor,
-    pooled: torch.Tensor,
-    guidance: float,
-    scaled: tuple[torch.Tensor, ...],
-    placement: Placement,
-) -> Conditioning:
-    """What a stage hears. Absent tokens are absent, but FLUX cannot run without any context: one stays."""
-    if not stage.mllm and gate.late != "keep":
-        context = torch.zeros_like(context[:, :1] if gate.late == "drop" else context)
-        pooled = torch.zeros_like(pooled)
-    return Conditioning(context, pooled, guidance, scaled if stage.vae else (), placement)
+def silenced(late: Late, context: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The text side in late steps. Absent tokens are absent, but FLUX cannot run without any context: one stays."""
+    if late == "keep":
+        return context, pooled
+    return torch.zeros_like(context[:, :1] if late == "drop" else context), torch.zeros_like(pooled)
+
+
+def _rules(encoded: References, there: Sequence[int], layout: Layout | None, sigma: float) -> AttentionRules:
+    """What attention is asked at a sigma, for the references that are heard there."""
+    if layout is None or sigma < layout.until:
+        return AttentionRules(tuple(encoded.items[number].rule() for number in there))
+    if len(layout.references) != len(encoded.items):
+        raise SqueezeError(
+            f"The layout names owners of {len(layout.references)} references and there are {len(encoded.items)}. "
+            "Give one for each, 0 for everybody's."
+        )
+    rules = tuple(encoded.items[number].rule(layout.references[number]) for number in there)
+    return AttentionRules(rules, layout.words, layout.places)
 
 
 def reference_pictures(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -63,7 +64,7 @@ def parts(gate: Gate, windows: Sequence[tuple[float, float]]) -> list[Part]:
     cuts = {_float32(gate.tau_1), _float32(gate.tau_2), *(edge for span in spans for edge in span)}
     edges = [-math.inf, *sorted(cut for cut in cuts if math.isfinite(cut)), math.inf]
     found: list[Part] = []
-    for low, high in reversed(list(zip(edges, edges[1:]))):
+    for low, high in reversed(list(pairwise(edges))):
         stage = gate.stage(low)
         heard = tuple(n for n, (first, last) in enumerate(spans) if stage.vae and first <= low < last)
         part = Part(low, high, stage.mllm or not heard, heard)

@@ -120,7 +120,9 @@ def grouped_attention(
             shape = list(done.shape)
             shape[out_dim] = q.shape[dim]
             result = done.new_empty(shape)
-        result = result.index_copy_(out_dim, part.queries, done)
+        queries = part.queries
+        assert queries is not None  # None is all, and then it is the only group
+        result = result.index_copy_(out_dim, queries, done)
     assert result is not None  # every token is in a group
     return result
 

@@ -92,8 +92,8 @@ class Region:
         if not covered.any():
             box = self.boxes[0]
             raise SqueezeError(
-                f"The box of {box.width:g} x {box.height:g} px at ({box.x:g}, {box.y:g}) lies outside the picture of "
-                f"{columns * pixels} x {rows * pixels} px. Draw it on a canvas of the picture's size."
+                f"The box of {box.width:g} x {box.height:g} px at ({box.x:g}, {box.y:g}) lies outside the picture "
+                f"of {columns * pixels} x {rows * pixels} px. Draw it on a canvas of the picture's size."
             )
         return covered
 
@@ -124,8 +124,8 @@ def boxes(given: object) -> tuple[Box, ...]:
 def owners(places: Sequence[tuple[int, Region]], rows: int, columns: int, pixels: int) -> torch.Tensor:
     """[rows, columns] long: which subject owns each token of the picture, 0 for none.
 
-    places: (subject, region), the nearest to the viewer last: it wins where they overlap. Raises `SqueezeError` when
-    a subject is left without a token.
+    places: (subject, region), the nearest to the viewer last: it wins where they overlap. Raises `SqueezeError`
+    when a subject is left without a token.
     """
     owner = torch.zeros(rows, columns, dtype=torch.long)
     for subject, region in places:

@@ -67,7 +67,9 @@ class AttentionRules:
 
     def _words(self, present: int) -> torch.Tensor:
         given = sum(tokens for _, tokens in self.words)
-        if not self.places or not self.words or present == 1 < given:  # one token stands in for words that fell silent
+        if (
+            not self.places or not self.words or present == 1 < given
+        ):  # one token stands in for words that fell silent
             return torch.zeros(present, dtype=torch.long)
         if present % given:
             raise SqueezeError(
@@ -78,9 +80,37 @@ class AttentionRules:
         return owner.repeat(present // given)  # as ComfyUI repeats texts of unequal lengths in one call
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Who owns what in one picture.
+
+    words: the owners of the context's tokens as (owner, tokens) in order. places: where each subject is, the
+    nearest last. references: the owner of each. until: sigma down to which the layout holds; 0 for all of the way.
+    """
+
+    words: tuple[tuple[int, int], ...]
+    places: tuple[tuple[int, Region], ...]
+    references: tuple[int, ...] = ()
+    until: float = 0.0
+
+    def __post_init__(self) -> None:
+        subjects = {subject for subject, _ in self.places}
+        if not subjects:
+            raise SqueezeError("The layout has no subject with a place. Give at least one a box or a mask.")
+        if not 1 <= min(subjects) <= max(subjects) <= MAX_SUBJECTS:
+            raise SqueezeError(f"The layout has subject {max(subjects)}; 1 to {MAX_SUBJECTS} are possible.")
+        if not 0 <= self.until <= 1:
+            raise SqueezeError(f"until is {self.until:g}; it is a sigma in 0 (to the end) to 1 (not at all).")
+        for owner in {*self.references, *(owner for owner, _ in self.words)} - {0}:
+            if owner not in subjects:
+                raise SqueezeError(
+                    f"Subject {owner} has words or a reference and no place. Give it a box or a mask."
+                )
+
+
 def check_strength(strength: float) -> None:
     """Raises `SqueezeError` for a strength that is none."""
     if not (math.isfinite(strength) and 0 <= strength <= MAX_STRENGTH):
         raise SqueezeError(
-            f"The strength of a reference is {strength:g}; give 0 (not heard) to {MAX_STRENGTH:g}, 1 for as trained."
+            f"The strength of a reference is {strength:g}; give 0 (unheard) to {MAX_STRENGTH:g}, 1 is as trained."
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..attention.rules import AttentionRules
 from ..references import Placement
 
 POOLED_WIDTH = 768
@@ -20,6 +21,7 @@ class Conditioning:
     references: scaled latents [1, channels, h, w], h and w even; tokens that are not there cost nothing.
     present: [batch, tokens] bool, which context tokens attention sees, where contexts of several lengths were
         padded into one batch; None for all.
+    rules: who sees whom, and how strongly; None: everybody everybody. One rule for each of the references.
     """
 
     context: torch.Tensor
@@ -28,3 +30,4 @@ class Conditioning:
     references: tuple[torch.Tensor, ...] = ()
     placement: Placement = "auto"
     present: torch.Tensor | None = None
+    rules: AttentionRules | None = None

@@ -7,13 +7,16 @@ sigmas, in float32. With weights of 16 bits diffusers rounds time and guidance t
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
+from ..attention.groups import groups
+from .attention import attending
 from .conditioning import Conditioning
 from .spec import DiTSpec
-from .tokens import PATCH, positions, to_latents, to_tokens
+from .tokens import DOWNSCALE, PATCH, positions, to_latents, to_tokens
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -32,19 +35,34 @@ def velocity(
     sizes = [(image.shape[-2] // PATCH, image.shape[-1] // PATCH) for image in images]
     tokens = torch.cat([to_tokens(image) for image in images], dim=1)
     here = latents.device
-    predicted = transformer(
-        hidden_states=tokens.to(dtype),
-        encoder_hidden_states=heard.context.to(here, dtype).expand(batch, -1, -1),
-        pooled_projections=heard.pooled.to(here, dtype).expand(batch, -1),
-        timestep=sigma.to(here, torch.float32).expand(batch),
-        img_ids=positions(sizes[0], sizes[1:], heard.placement).to(here),
-        txt_ids=torch.zeros(heard.context.shape[1], 3, device=here),
-        guidance=_guidance(transformer, heard.guidance, batch, here),
-        joint_attention_kwargs=_masked(heard.present, tokens),
-        return_dict=False,
-    )[0]
+    with _attention(transformer, heard, sizes, here):
+        predicted = transformer(
+            hidden_states=tokens.to(dtype),
+            encoder_hidden_states=heard.context.to(here, dtype).expand(batch, -1, -1),
+            pooled_projections=heard.pooled.to(here, dtype).expand(batch, -1),
+            timestep=sigma.to(here, torch.float32).expand(batch),
+            img_ids=positions(sizes[0], sizes[1:], heard.placement).to(here),
+            txt_ids=torch.zeros(heard.context.shape[1], 3, device=here),
+            guidance=_guidance(transformer, heard.guidance, batch, here),
+            joint_attention_kwargs=_masked(heard.present, tokens),
+            return_dict=False,
+        )[0]
     rows, columns = sizes[0]
     return to_latents(predicted[:, : rows * columns], rows).float()
+
+
+def _attention(
+    transformer: FluxTransformer2DModel,
+    heard: Conditioning,
+    sizes: list[tuple[int, int]],
+    device: torch.device,
+) -> AbstractContextManager[None]:
+    """Attention under the conditioning's rules, for one call; as it is without any."""
+    if heard.rules is None or heard.rules.plain:
+        return nullcontext()
+    references = [rows * columns for rows, columns in sizes[1:]]
+    seen = heard.rules.visibility(heard.context.shape[1], sizes[0], references, PATCH * DOWNSCALE)
+    return attending(transformer, tuple(part.to(device, transformer.dtype) for part in groups(seen)))
 
 
 def _masked(present: torch.Tensor | None, tokens: torch.Tensor) -> dict[str, torch.Tensor] | None:

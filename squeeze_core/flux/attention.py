@@ -1,0 +1,79 @@
+"""Attention rules in diffusers' FLUX: its own processor's arithmetic, with attention computed by groups.
+
+For the time of one call only: afterwards the transformer has the processors that it had before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange
+
+from ..attention.groups import Group, grouped_attention
+
+if TYPE_CHECKING:
+    from diffusers import FluxTransformer2DModel
+
+
+@contextmanager
+def attending(transformer: FluxTransformer2DModel, parts: tuple[Group, ...]) -> Iterator[None]:
+    """Inside, every block's attention is that of the groups. parts: on the transformer's device, in its dtype."""
+    before = transformer.attn_processors
+    transformer.set_attn_processor(GroupedProcessor(parts))
+    try:
+        yield
+    finally:
+        transformer.set_attn_processor(before)
+
+
+class GroupedProcessor:
+    """`FluxAttnProcessor` of diffusers, attention by groups."""
+
+    def __init__(self, parts: tuple[Group, ...]):
+        self.parts = parts
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        q, k, v = (_heads(x, attn.head_dim) for x in _projected(attn, hidden_states, "to_qkv", "to_q to_k to_v"))
+        q, k = attn.norm_q(q), attn.norm_k(k)
+        words = 0
+        if encoder_hidden_states is not None:
+            words = encoder_hidden_states.shape[1]
+            added = _projected(attn, encoder_hidden_states, "to_added_qkv", "add_q_proj add_k_proj add_v_proj")
+            word_q, word_k, word_v = (_heads(x, attn.head_dim) for x in added)
+            q = torch.cat([attn.norm_added_q(word_q), q], 1)
+            k = torch.cat([attn.norm_added_k(word_k), k], 1)
+            v = torch.cat([word_v, v], 1)
+        if image_rotary_emb is not None:
+            q, k = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=1) for x in (q, k))
+        q, k, v = (rearrange(x, "b l h d -> b h l d") for x in (q, k, v))
+        mask = attention_mask
+        if mask is not None and mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+        result = grouped_attention(q, k, v, self.parts, mask=mask)
+        result = rearrange(result, "b h l d -> b l (h d)").to(q.dtype)
+        if encoder_hidden_states is None:
+            return result
+        picture = attn.to_out[1](attn.to_out[0](result[:, words:].contiguous()))
+        return picture, attn.to_add_out(result[:, :words].contiguous())
+
+
+def _projected(attn: Any, x: torch.Tensor, fused: str, apart: str) -> tuple[torch.Tensor, ...]:
+    if attn.fused_projections:
+        return getattr(attn, fused)(x).chunk(3, dim=-1)
+    return tuple(getattr(attn, name)(x) for name in apart.split())
+
+
+def _heads(x: torch.Tensor, width: int) -> torch.Tensor:
+    return rearrange(x, "b l (h d) -> b l h d", d=width)
