@@ -8,6 +8,7 @@ from . import folders
 from .conditioning import LoadConditioning, SaveConditioning
 from .dla import Aggregate, LoadAdapter
 from .gate import TimestepGate
+from .layout import ApplyLayout, SubjectNode
 from .mllm import Encode, LoadMLLM, WritePrompt
 from .plots import ShowGate, ShowLayers
 from .references import ReferenceTokens
@@ -32,6 +33,8 @@ class SqueezeExtension(ComfyExtension):
             WritePrompt,
             ReferenceTokens,
             TimestepGate,
+            SubjectNode,
+            ApplyLayout,
             Sigmas,
             ShowGate,
             ShowLayers,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from comfy.conds import CONDConstant
 from comfy.controlnet import ControlBase
+from comfy.model_base import Flux2
 
 from ..squeeze_core.attention.groups import Group, grouped_attention, groups
 from ..squeeze_core.attention.regions import Region, boxes
@@ -49,9 +50,14 @@ def heard_upstream(options: dict) -> list[Heard]:
     return [Heard(latent, rule) for latent, rule in zip(latents, rules_of(options).references)]
 
 
-def with_references(options: dict, heard: Sequence[Heard]) -> dict:
-    """The options of an entry with these references in place of its own; its words and places stay."""
+def with_references(options: dict, heard: Sequence[Heard], words: bool = True) -> dict:
+    """The options of an entry with these references in place of its own.
+
+    words: False where the entry's text gives way to a token that is everybody's. Places stay.
+    """
     rules = replace(rules_of(options), references=tuple(one.rule for one in heard))
+    if not words:
+        rules = replace(rules, words=())
     options = {**options, "reference_latents": [one.latent for one in heard]}
     if not heard:
         del options["reference_latents"]
@@ -207,12 +213,16 @@ class AttentionCarrier(ControlBase):
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What a call's sequence is made of: rows and columns of the picture, words if known, pixels a token."""
+    """What a call's sequence is made of: rows and columns of the picture, and pixels a token.
+
+    words: how many, where known. padded: whether some of them are padding on the left.
+    """
 
     rows: int
     columns: int
     pixels: int
     words: int | None
+    padded: bool
 
     @classmethod
     def of(cls, model: Any, latents: torch.Tensor, cond: dict) -> TokenLayout:
@@ -225,7 +235,7 @@ class TokenLayout:
         rows, columns = (math.ceil(side / patch) for side in latents.shape[-2:])
         words = cond.get("c_crossattn")
         pixels = patch * model.latent_format.spacial_downscale_ratio
-        return cls(rows, columns, pixels, None if words is None else words.shape[1])
+        return cls(rows, columns, pixels, None if words is None else words.shape[1], isinstance(model, Flux2))
 
 
 def _cannot(net: Any) -> str:
@@ -325,7 +335,7 @@ class Override:
             words = tokens - there.rows * there.columns - sum(references)
             if words < 1 or there.words not in (None, words) or len(references) != len(rules.references):
                 raise SqueezeError(_cannot(getattr(self.carrier.model, "diffusion_model", None)))
-            seen = rules.visibility(words, (there.rows, there.columns), references, there.pixels)
+            seen = rules.visibility(words, (there.rows, there.columns), references, there.pixels, there.padded)
             parts = tuple(part.to(q.device, q.dtype) for part in groups(seen))
             self.carrier.parts[key] = (rules, parts)  # the rules too, so that their id stays theirs
         return self.carrier.parts[key][1]

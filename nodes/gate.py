@@ -186,7 +186,8 @@ def _all_references(options: dict, references: References | None) -> tuple[list[
 
 def _staged(tokens: torch.Tensor, options: dict, heard: list[Heard], part: Part, late: Late) -> Entry:
     """The entry as one part of the way sees it. Absent tokens are absent, not masked."""
-    options = with_references(options, [heard[number] for number in part.references])
+    dropped = not part.text and late == "drop"
+    options = with_references(options, [heard[number] for number in part.references], words=not dropped)
     if part.text or late == "keep":
         return [tokens, options]
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:

@@ -11,6 +11,7 @@ DLA = io.Custom("SQUEEZE_DLA")  # hosting.HostedDLA
 States = io.Custom("SQUEEZE_STATES")  # squeeze_core.mllm.states.LayerStates
 Weights = io.Custom("SQUEEZE_WEIGHTS")  # squeeze_core.dla.LayerWeights
 ReferenceLatents = io.Custom("SQUEEZE_REFERENCES")  # squeeze_core.references.References
+Subjects = io.Custom("SQUEEZE_SUBJECTS")  # layout.Subject, in a tuple
 Boxes = io.Custom("BOUNDING_BOX")  # core's: {x, y, width, height} in pixels, in lists of lists
 
 MAX_PICTURES = 12

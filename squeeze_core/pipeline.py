@@ -10,6 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -318,6 +319,8 @@ class SqueezePipeline:
             said, vector = (context, pooled) if part.text else silenced(gate.late, context, pooled)
             references = tuple(scaled[number] for number in there)
             rules = _rules(encoded, there, layout, sigma)
+            if not part.text and gate.late == "drop":
+                rules = replace(rules, words=())
             return Conditioning(said, vector, guidance, references, encoded.placement, rules=rules)
 
         null = Conditioning(torch.zeros_like(context[:, :1]), torch.zeros_like(pooled), self.config.guidance)

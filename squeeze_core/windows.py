@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 
 from .errors import SqueezeError
-from .gate import MAX_TAU, Gate
+from .gate import MAX_TAU, Gate, Stage
 
 ALWAYS = (MAX_TAU, 0.0)
 
@@ -55,17 +55,20 @@ def check_window(start: float, end: float) -> None:
         )
 
 
-def parts(gate: Gate, windows: Sequence[tuple[float, float]]) -> list[Part]:
+def parts(gate: Gate | None, windows: Sequence[tuple[float, float]]) -> list[Part]:
     """What is heard when, from noise to picture; together they hold every sigma once.
 
-    windows: (start, end) of each reference; (1.1, 0) is always.
+    gate: None where there is none, and both sides speak all the time. windows: (start, end) of each reference;
+    (1.1, 0) is always.
     """
     spans = [(_first(end), _last(start)) for start, end in windows]
-    cuts = {_float32(gate.tau_1), _float32(gate.tau_2), *(edge for span in spans for edge in span)}
+    cuts = {edge for span in spans for edge in span}
+    if gate is not None:
+        cuts |= {_float32(gate.tau_1), _float32(gate.tau_2)}
     edges = [-math.inf, *sorted(cut for cut in cuts if math.isfinite(cut)), math.inf]
     found: list[Part] = []
     for low, high in reversed(list(pairwise(edges))):
-        stage = gate.stage(low)
+        stage = Stage.MIDDLE if gate is None else gate.stage(low)
         heard = tuple(n for n, (first, last) in enumerate(spans) if stage.vae and first <= low < last)
         part = Part(low, high, stage.mllm or not heard, heard)
         if found and (found[-1].text, found[-1].references) == (part.text, part.references):

@@ -46,11 +46,17 @@ class AttentionRules:
         return not self.places and all(rule == ReferenceRule() for rule in self.references)
 
     def visibility(
-        self, words: int, picture: tuple[int, int], references: Sequence[int], pixels: int
+        self,
+        words: int,
+        picture: tuple[int, int],
+        references: Sequence[int],
+        pixels: int,
+        padded: bool = False,
     ) -> Visibility:
         """For a sequence of that many words, picture tokens (rows, columns) and tokens of each reference.
 
-        pixels: a token's side in the picture. Raises `SqueezeError` when they are not what the rules are for.
+        pixels: a token's side in the picture. padded: whether the model pads its text on the left, as FLUX.2 does;
+        padding is everybody's. Raises `SqueezeError` when they are not what the rules are for.
         """
         if len(references) != len(self.references):
             raise SqueezeError(
@@ -63,21 +69,21 @@ class AttentionRules:
             region = None if rule.region is None else rule.region.on(rows, columns, pixels).flatten()
             spans.append(ReferenceSpan(tokens, rule.owner, rule.strength, region))
         cells = owners(self.places, rows, columns, pixels).flatten()
-        return Visibility(self._words(words), cells, tuple(spans))
+        return Visibility(self._words(words, padded), cells, tuple(spans))
 
-    def _words(self, present: int) -> torch.Tensor:
+    def _words(self, present: int, padded: bool) -> torch.Tensor:
         given = sum(tokens for _, tokens in self.words)
-        if (
-            not self.places or not self.words or present == 1 < given
-        ):  # one token stands in for words that fell silent
+        if not self.places or not self.words:
             return torch.zeros(present, dtype=torch.long)
-        if present % given:
+        ahead = max(0, present - given) if padded else 0
+        if (present - ahead) % given:
             raise SqueezeError(
                 f"The text has {present} tokens and the layout was made for {given}. Put nothing that changes the "
                 "text between the layout and the sampler but the gate."
             )
         owner = torch.cat([torch.full((tokens,), subject) for subject, tokens in self.words])
-        return owner.repeat(present // given)  # as ComfyUI repeats texts of unequal lengths in one call
+        # ComfyUI repeats texts of unequal lengths that run in one call.
+        return torch.cat([owner.new_zeros(ahead), owner.repeat((present - ahead) // given)])
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def test_words_that_fell_silent_are_everybodys_and_repeated_ones_keep_their_owne
     rules = AttentionRules(words=((0, 2), (1, 3)), places=place)
     assert rules.visibility(5, (4, 4), (), 16).words.tolist() == [0, 0, 1, 1, 1]
     assert rules.visibility(10, (4, 4), (), 16).words.tolist() == [0, 0, 1, 1, 1] * 2
-    assert rules.visibility(1, (4, 4), (), 16).words.tolist() == [0]
+    assert rules.visibility(8, (4, 4), (), 16, padded=True).words.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert AttentionRules(places=place).visibility(1, (4, 4), (), 16).words.tolist() == [0]
     with pytest.raises(SqueezeError, match="7 tokens and the layout was made for 5"):
         rules.visibility(7, (4, 4), (), 16)
     with pytest.raises(SqueezeError, match="1 references"):

@@ -357,11 +357,15 @@ def sample_by_hand_at(model, entries_at, negative, sampler, sigmas, noise, cfg=1
 
 @pytest.fixture(scope="module")
 def diffusers_flux(world, comfy):
+    return in_diffusers(world.model)
+
+
+def in_diffusers(model):
     """The same weights in diffusers."""
     import comfy.utils
     from diffusers import FluxTransformer2DModel
 
-    theirs = world.model.model.diffusion_model
+    theirs = model.model.diffusion_model
     made = FluxTransformer2DModel(
         patch_size=1,
         in_channels=64,

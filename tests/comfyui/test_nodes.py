@@ -16,6 +16,8 @@ NODES = {
     "SqueezeWritePrompt",
     "SqueezeReferenceTokens",
     "SqueezeTimestepGate",
+    "SqueezeSubject",
+    "SqueezeApplyLayout",
     "SqueezeSigmas",
     "SqueezeShowGate",
     "SqueezeShowLayers",
