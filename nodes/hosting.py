@@ -13,7 +13,7 @@ without parameters, are brought along by callbacks here.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -284,6 +284,33 @@ class HostedMLLM(Backbone):
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed,
+            device=torch.device(device or self.patcher.load_device),
+            progress=interruptible_progress(progress),
+        )
+
+    def generate_json(
+        self,
+        prompt: Prompt,
+        schema: Mapping[str, Any],
+        *,
+        seeds: Sequence[int] = (0,),
+        words: int = 600,
+        temperature: float = 0.0,
+        device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Like `Backbone.generate_json`. A model that does not fit streams its weights once for a token of all."""
+        from ..squeeze_core.mllm.constrained import fewest_tokens
+
+        longest = fewest_tokens(schema) + words
+        needed = generate_bytes(self.model.config, prompt, longest, self._item, max(1, len(seeds)))
+        load_models(self.get_models(), needed)
+        return self.backbone.generate_json(
+            prompt,
+            schema,
+            seeds=seeds,
+            words=words,
+            temperature=temperature,
             device=torch.device(device or self.patcher.load_device),
             progress=interruptible_progress(progress),
         )

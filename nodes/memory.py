@@ -35,13 +35,16 @@ def encode_bytes(config: Any, prompt: Prompt, item: int, *, stored: bool) -> int
     return int(SAFETY * largest * item) + states * item
 
 
-def generate_bytes(config: Any, prompt: Prompt, max_new_tokens: int, item: int) -> int:
-    """For the reading of the prompt, the growing cache of keys and values, and float32 logits."""
+def generate_bytes(config: Any, prompt: Prompt, max_new_tokens: int, item: int, answers: int = 1) -> int:
+    """For the reading of the prompt, the growing caches of keys and values, and float32 logits.
+
+    answers: side by side; the prompt is read once, and each has a cache of its own.
+    """
     text, image = prompt_tokens(prompt)
     tokens, sizes = text + image + max_new_tokens, config.text_config
     head = sizes.hidden_size // sizes.num_attention_heads
-    cached = 2 * tokens * sizes.num_hidden_layers * sizes.num_key_value_heads * head
-    logits = 4 * sizes.vocab_size * 4
+    cached = 2 * answers * tokens * sizes.num_hidden_layers * sizes.num_key_value_heads * head
+    logits = 4 * answers * sizes.vocab_size * 4
     largest = max(_language(config, tokens), _vision(config, image))
     return int(SAFETY * (largest + cached) * item) + logits
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WORDS = {
     "encode": "MLLM reads",
+    "plan": "MLLM plans",
     "references": "VAE encodes references",
     "sample": "FLUX samples",
     "decode": "VAE decodes",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -98,3 +98,22 @@ class Backbone(ABC):
         progress: Progress | None = None,
     ) -> str:
         """The model's answer as text. Greedy at temperature 0; otherwise deterministic by seed."""
+
+    @abstractmethod
+    def generate_json(
+        self,
+        prompt: Prompt,
+        schema: Mapping[str, Any],
+        *,
+        seeds: Sequence[int] = (0,),
+        words: int = 600,
+        temperature: float = 0.0,
+        device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Answers that are JSON of a schema, one for each seed, from one reading of the prompt.
+
+        Every answer is whole and follows the schema, whatever the model. schema: JSON schema of what
+        `constrained.fewest_tokens` knows. words: tokens that its texts may have beside what the schema asks for.
+        The same seeds give the same answers.
+        """

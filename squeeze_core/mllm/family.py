@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,8 @@ from .states import LayerStates
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from .constrained import JSONGrammar
 
 _CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
 # Sampling as transformers does it by default; greedy decoding ignores both.
@@ -61,6 +64,7 @@ class TransformersBackbone(Backbone):
         self.image_processor = image_processor
         self.identity = identity
         self.can_generate = can_generate
+        self._grammar: JSONGrammar | None = None  # made when a schema is first asked for
 
     @property
     def config(self) -> Any:
@@ -126,11 +130,7 @@ class TransformersBackbone(Backbone):
                 f"max_new_tokens is {max_new_tokens} and temperature {temperature}; "
                 "give at least 1 token and a temperature of 0 (always the likeliest word) or more."
             )
-        if not self.can_generate:
-            raise SqueezeError(
-                "This checkpoint has no output layer (lm_head), so the model can read but not write. "
-                "Load a complete folder to write text."
-            )
+        self._check_head()
         device = self._device(device)
         inputs = self.inputs(prompt, device)
         sampling = {"temperature": temperature, "top_k": _TOP_K, "top_p": _TOP_P} if temperature > 0 else {}
@@ -149,6 +149,54 @@ class TransformersBackbone(Backbone):
             )
         answer = tokens[0, inputs["input_ids"].shape[1] :]
         return self.tokenizer.decode(answer, skip_special_tokens=True).strip()
+
+    def generate_json(
+        self,
+        prompt: Prompt,
+        schema: Mapping[str, Any],
+        *,
+        seeds: Sequence[int] = (0,),
+        words: int = 600,
+        temperature: float = 0.0,
+        device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        from .candidates import decode
+        from .constrained import JSONGrammar, fewest_tokens
+
+        if not seeds or words < 1 or temperature < 0:
+            raise SqueezeError(
+                f"There are {len(seeds)} seeds, {words} words and temperature {temperature}; give at least 1 seed, "
+                "1 word and a temperature of 0 (always the likeliest word) or more."
+            )
+        self._check_head()
+        if self._grammar is None:
+            self._grammar = JSONGrammar(self.tokenizer, self.config.text_config.vocab_size, self._ends())
+        inputs = self.inputs(prompt, self._device(device))
+        reserve = fewest_tokens(schema)
+        self._check_length(inputs["input_ids"].shape[1] + reserve + words)
+        with torch.no_grad():
+            answers = decode(
+                self.model,
+                inputs,
+                self._grammar.answers(schema, len(seeds)),
+                seeds,
+                limit=reserve + words,
+                reserve=reserve,
+                temperature=temperature,
+                top_k=_TOP_K,
+                top_p=_TOP_P,
+                end=self._ends()[0],
+                progress=progress,
+            )
+        return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+
+    def _check_head(self) -> None:
+        if not self.can_generate:
+            raise SqueezeError(
+                "This checkpoint has no output layer (lm_head), so the model can read but not write. "
+                "Load a complete folder to write text."
+            )
 
     def inputs(self, prompt: Prompt, device: torch.device | str) -> dict[str, torch.Tensor]:
         """What the model's forward takes for one prompt, on `device`: input_ids [1, tokens] and the rest."""

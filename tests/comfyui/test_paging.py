@@ -6,6 +6,7 @@ when the whole model lies on that device.
 
 from __future__ import annotations
 
+import json
 import weakref
 from types import SimpleNamespace
 
@@ -148,6 +149,8 @@ def test_part_loaded_answers_alike(machine, expected, prompt, family):
     machine.management.free_memory(1e30, DEVICE)
     machine.memory = int(hosted.patcher.model_size() * 0.4)
     assert hosted.generate(prompt, max_new_tokens=4) == answer
+    schema = {"type": "array", "items": {"enum": [0, 1, 2]}, "minItems": 2, "maxItems": 2}
+    assert len(json.loads(hosted.generate_json(prompt, schema, seeds=(0, 1), words=1)[1])) == 2
     assert weight_bytes(hosted.model, CPU) > 0
 
 

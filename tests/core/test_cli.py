@@ -63,7 +63,7 @@ def test_help_comes_without_torch_and_shows_an_example_for_every_command():
     shown = subprocess.run(
         [sys.executable, "-m", "squeeze_core.cli", "--help"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
-    for command in ("demo", "generate", "toyworld"):
+    for command in ("demo", "generate", "plan", "toyworld"):
         assert f"\n  {command} " in shown
         asked = [sys.executable, "-m", "squeeze_core.cli", command, "--help"]
         text = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout
