@@ -247,8 +247,11 @@ def _options(entries: list[Entry], references: list[References | None]) -> dict:
             ],
             1,
         )
-    methods = {entry[1]["reference_latents_method"] for entry in entries if "reference_latents_method" in entry[1]}
-    methods |= {given.placement for given in references if given is not None and given.placement != "auto"}
+    methods = {given.placement for given in references if given is not None and given.placement != "auto"}
+    if not methods:  # else what the references say goes before what an adapter wrote into the conditioning
+        methods = {
+            entry[1]["reference_latents_method"] for entry in entries if "reference_latents_method" in entry[1]
+        }
     if len(methods) > 1:
         raise SqueezeError(
             f"The references are placed {' and '.join(sorted(methods))}; all must be placed alike. Set the "

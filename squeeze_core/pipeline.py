@@ -200,8 +200,8 @@ class SqueezePipeline:
         and curve. Raises `SqueezeError`.
         """
         settings = settings or GenerationSettings()
-        levels = self._levels(settings, sigmas)
-        noise = self._noise(settings, noise)
+        levels = self.levels(settings, sigmas)
+        noise = self.starting_noise(settings, noise)
         selections = [LayerSelection.parse(text) for text in (settings.text_layers, settings.image_layers)]
         for selection in selections:
             selection.indices(self.config.dla.layers)  # before the MLLM works for nothing
@@ -220,7 +220,7 @@ class SqueezePipeline:
         gate = settings.gate or self.config.gate.gate
         latents = self.sample(
             context[None],
-            self._pooled(pooled, prompt),
+            self.pooled_vector(pooled, prompt),
             encoded,
             noise,
             levels,
@@ -359,7 +359,8 @@ class SqueezePipeline:
     def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
         return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
-    def _levels(self, settings: GenerationSettings, sigmas: torch.Tensor | None) -> torch.Tensor:
+    def levels(self, settings: GenerationSettings, sigmas: torch.Tensor | None = None) -> torch.Tensor:
+        """[steps + 1] sigmas: those given, or of the settings' curve. Raises `SqueezeError`."""
         if sigmas is None:
             tokens = settings.height * settings.width // MULTIPLE**2
             return noise_levels(settings.curve, settings.steps, mu=flux_mu(tokens))
@@ -371,7 +372,8 @@ class SqueezePipeline:
             )
         return sigmas
 
-    def _noise(self, settings: GenerationSettings, noise: torch.Tensor | None) -> torch.Tensor:
+    def starting_noise(self, settings: GenerationSettings, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """[batch, 16, height / 8, width / 8]: that given, or of the settings' seed. Raises `SqueezeError`."""
         channels = self.vae.config.latent_channels
         if noise is None:
             return seeded_noise(settings.seed, settings.batch, channels, settings.height, settings.width)
@@ -383,7 +385,8 @@ class SqueezePipeline:
             )
         return noise
 
-    def _pooled(self, pooled: torch.Tensor | None, prompt: str) -> torch.Tensor:
+    def pooled_vector(self, pooled: torch.Tensor | None, prompt: str) -> torch.Tensor:
+        """[1, 768]: that given, or as the adapter was trained with. Raises `SqueezeError`."""
         width = self.transformer.config.pooled_projection_dim
         if pooled is None:
             if self.config.pooled == "zeros":

@@ -165,3 +165,48 @@ def test_the_comparison_would_notice_a_gate_that_is_off_by_one_step(pipeline, pi
 
     # The six steps start at 1, 0.966, 0.866, 0.707, 0.5 and 0.259.
     assert (latents(0.85) - latents(0.70)).abs().max() > 1e-3 * latents(0.85).abs().max()
+
+
+@pytest.mark.parametrize("late", ["drop", "keep"])
+def test_a_layout_of_subjects_gives_the_same_latents(pack, parts, pipeline, pictures, late):
+    """One encode a subject, contexts joined, the gate: nodes with stock samplers, and headless."""
+    import comfy.sample
+    import comfy.samplers
+
+    from squeeze_core.attention.regions import Box, Region
+    from squeeze_core.scene import PlacedSubject, generate_scene
+
+    model, vae, mllm, dla, _ = parts
+    captions = ("a photo of the star, on the left, on a beach", "a photo of the heart, on the right, on a beach")
+    boxes = [(0, 0, WIDTH // 2, HEIGHT), (WIDTH // 2, 16, WIDTH // 2, HEIGHT - 16)]
+    settings = GenerationSettings(
+        height=HEIGHT, width=WIDTH, steps=STEPS, long_side=LONG_SIDE, guidance=2.5, placement="uxo", seed=1,
+        gate=Gate(0.95, 0.7, late),
+    )  # fmt: skip
+    subjects = [
+        PlacedSubject(caption, Region((Box(*box),)), picture)
+        for caption, box, picture in zip(captions, boxes, pictures)
+    ]
+    ours = generate_scene(pipeline, subjects, settings)
+
+    chain = None
+    for caption, box, picture in zip(captions, boxes, pictures):
+        image = tensor(picture)
+        (states,) = outputs(pack("nodes.mllm").Encode, mllm, caption, images={"picture_1": image})
+        positive, negative, _ = outputs(pack("nodes.dla").Aggregate, states, dla, "all", "all")
+        references, _ = outputs(pack("nodes.references").ReferenceTokens, vae, image, LONG_SIDE, "uxo")
+        drawn = dict(zip(("x", "y", "width", "height"), box))
+        (chain,) = outputs(
+            pack("nodes.layout").SubjectNode, positive, "", references=references, box=[[drawn]], subjects=chain
+        )
+    (joined,) = outputs(pack("nodes.layout").ApplyLayout, chain)
+    (gated,) = outputs(pack("nodes.gate").TimestepGate, joined, 0.95, 0.7, late, 2.5)
+    (sigmas,) = outputs(pack("nodes.sigmas").Sigmas, model, STEPS, settings.curve, 1.0)
+    empty = torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8)
+    theirs = comfy.sample.sample_custom(
+        model, comfy.sample.prepare_noise(empty, 1), 1.0, comfy.samplers.sampler_object("euler"), sigmas, gated,
+        negative, empty, disable_pbar=True, seed=1,
+    )  # fmt: skip
+    assert_same(ours.latents, theirs)
+    alone = pipeline.generate(PROMPT, pictures, settings)
+    assert (ours.latents - alone.latents).abs().max() > 1e-2
