@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..squeeze_core import adapter as adapter_file
 from ..squeeze_core.adapter import AdapterConfig
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.flux.conditioning import POOLED_WIDTH, null
 from ..squeeze_core.layers import LayerSelection
 from ..squeeze_core.mllm.states import LayerStates
 from . import folders, hosting
@@ -18,7 +19,6 @@ from .node_text import shown
 from .sockets import CATEGORY, DLA, States, Weights
 
 NO_ADAPTER = "(no adapter found)"
-POOLED_WIDTH = 768  # CLIP-L's pooled vector, which FLUX.1 takes
 _SD3_WIDTH = 2048  # CLIP-L's followed by CLIP-G's
 
 
@@ -143,9 +143,9 @@ class Aggregate(io.ComfyNode):
         pooled = pooled.to(context)
         shared = {"guidance": dla.config.guidance}
         positive = {**shared, "pooled_output": pooled, "reference_latents_method": dla.config.placement}
-        negative = {**shared, "pooled_output": torch.zeros_like(pooled)}
-        null = torch.zeros_like(context[:1])
-        return io.NodeOutput([[context[None], positive]], [[null[None], negative]], weights)
+        tokens, vector = null(context[None], pooled)
+        negative = {**shared, "pooled_output": vector}
+        return io.NodeOutput([[context[None], positive]], [[tokens, negative]], weights)
 
 
 def _recommended(config: AdapterConfig) -> str:

@@ -15,6 +15,7 @@ import torch
 from comfy_api.latest import io
 
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.flux.conditioning import late_context
 from ..squeeze_core.gate import MAX_TAU, Gate, Late
 from ..squeeze_core.references import References
 from ..squeeze_core.windows import Part, parts
@@ -196,12 +197,13 @@ def _staged(tokens: torch.Tensor, options: dict, heard: list[Heard], part: Part,
             f'late = "{late}" needs conditioning of [batch, tokens, width]; got {shape}. Set late to "keep".'
         )
     if late == "drop":
-        tokens = tokens[:, :1]
         for name in TOKEN_OPTIONS:
             options.pop(name, None)
-    if options.get("pooled_output") is not None:
-        options["pooled_output"] = torch.zeros_like(options["pooled_output"])
-    return [torch.zeros_like(tokens), options]
+    pooled = options.get("pooled_output")
+    left, vector = late_context(late, tokens, tokens.new_zeros(0) if pooled is None else pooled)
+    if pooled is not None:
+        options["pooled_output"] = vector
+    return [left, options]
 
 
 def _active(entry: Entry, first: float, last: float) -> Entry:

@@ -26,12 +26,13 @@ from .errors import SqueezeError
 from .flux import clip as clip_text
 from .flux import loading
 from .flux.clip import PooledText
-from .flux.conditioning import Conditioning
+from .flux.conditioning import Conditioning, late_context, null
 from .flux.lora import apply_lora, remove_lora
 from .flux.model import spec_of, velocity
 from .flux.sampling import euler, seeded_noise
 from .flux.tokens import DOWNSCALE
-from .gate import Gate, Late, Stage
+from .flux.vae import decode_latents, encode_pixels, scale_latents, unscale_latents
+from .gate import Gate, Stage
 from .generation import GenerationResult, GenerationSettings
 from .images import mask_to_tensor, to_picture, to_tensor
 from .layers import LayerSelection
@@ -273,8 +274,7 @@ class SqueezePipeline:
             nonlocal done
             key = _digest(pixels)
             if key not in self._latents:
-                scaled = (pixels.movedim(-1, 1) * 2 - 1).to(self.device, self.vae.dtype)
-                latents = self.vae.encode(scaled).latent_dist.mode().float().cpu()
+                latents = encode_pixels(self.vae, pixels, self.device).float().cpu()
                 _keep(self._latents, key, latents, _KEPT_REFERENCES)
             self._latents.move_to_end(key)
             done += 1
@@ -309,28 +309,28 @@ class SqueezePipeline:
         """
         gate = gate or self.config.gate.gate
         guidance = self.config.guidance if guidance is None else guidance
-        scaled = [self._scaled(latent).to(self.device) for latent in encoded.latents]
+        scaled = [scale_latents(self.vae, latent).to(self.device) for latent in encoded.latents]
         audible = [number for number, item in enumerate(encoded.items) if item.strength > 0]
         found = parts(gate, [encoded.items[number].window for number in audible])
 
         def heard(sigma: float) -> Conditioning:
             part = part_of(found, sigma)
             there = [audible[number] for number in part.references]
-            said, vector = (context, pooled) if part.text else silenced(gate.late, context, pooled)
+            said, vector = (context, pooled) if part.text else late_context(gate.late, context, pooled)
             references = tuple(scaled[number] for number in there)
             rules = _rules(encoded, there, layout, sigma)
             if not part.text and gate.late == "drop":
                 rules = replace(rules, words=())
             return Conditioning(said, vector, guidance, references, encoded.placement, rules=rules)
 
-        null = Conditioning(torch.zeros_like(context[:, :1]), torch.zeros_like(pooled), self.config.guidance)
+        unconditional = Conditioning(*null(context, pooled), self.config.guidance)
         levels = sigmas.to(self.device, torch.float32)
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
             towards = velocity(self.transformer, latents, levels[step], heard(float(sigmas[step])))
             if true_cfg == 1:
                 return towards
-            away = velocity(self.transformer, latents, levels[step], null)
+            away = velocity(self.transformer, latents, levels[step], unconditional)
             return away + (towards - away) * true_cfg
 
         def step_done(step: int) -> None:
@@ -339,7 +339,7 @@ class SqueezePipeline:
 
         with self._at_work(self.transformer):
             latents = euler(predict, noise.to(self.device, torch.float32), levels, step_done)
-        return (latents / self.vae.config.scaling_factor + self.vae.config.shift_factor).cpu()
+        return unscale_latents(self.vae, latents).cpu()
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, progress: Progress | None = None) -> list[Image.Image]:
@@ -347,17 +347,13 @@ class SqueezePipeline:
         pictures = []
         with self._at_work(self.vae):
             for number, latent in enumerate(latents, start=1):
-                pixels = self.vae.decode(latent[None].to(self.device, self.vae.dtype)).sample[0]
-                pictures.append(to_picture(pixels.float().movedim(0, -1) / 2 + 0.5))
+                pictures.append(to_picture(decode_latents(self.vae, latent[None], self.device)[0]))
                 if progress is not None:
                     progress("decode", number, len(latents))
         return pictures
 
     def _at_work(self, module: torch.nn.Module) -> AbstractContextManager[None]:
         return visiting(module, self.device) if self.offload else nullcontext()
-
-    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
-        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
     def levels(self, settings: GenerationSettings, sigmas: torch.Tensor | None = None) -> torch.Tensor:
         """[steps + 1] sigmas: those given, or of the settings' curve. Raises `SqueezeError`."""
@@ -407,13 +403,6 @@ def _check(config: AdapterConfig, mllm: Backbone, transformer: FluxTransformer2D
     config.check_mllm(mllm.identity)
     config.check_dit(spec_of(transformer))
     config.check_attention()
-
-
-def silenced(late: Late, context: torch.Tensor, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The text side in late steps. Absent tokens are absent, but FLUX cannot run without any context: one stays."""
-    if late == "keep":
-        return context, pooled
-    return torch.zeros_like(context[:, :1] if late == "drop" else context), torch.zeros_like(pooled)
 
 
 def _rules(encoded: References, there: Sequence[int], layout: Layout | None, sigma: float) -> AttentionRules:

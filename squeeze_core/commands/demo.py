@@ -125,14 +125,20 @@ def _caption(name: str, result: GenerationResult, gate: Gate, first: GenerationR
 
 def _gate_rows(gate: Gate, result: GenerationResult) -> list[GateRow]:
     """The gate as the plot wants it: one row a stage."""
+    import torch
+
+    from ..flux.conditioning import late_context
     from ..plots import GateRow
 
     rows = []
+    context = torch.ones(1, result.context_tokens, 1)
+    left, _ = late_context(gate.late, context, context[:, 0])
     for part in gate.intervals():
         if part.empty or part.last < 0:
             continue
-        heard = part.stage.mllm or gate.late == "keep"
-        tokens = 1 if not heard and gate.late == "drop" else result.context_tokens
+        there = context if part.stage.mllm else left
         references = len(result.references.latents) if part.stage.vae else 0
-        rows.append(GateRow(part.stage.name.lower(), part.first, part.last, tokens, heard, references))
+        rows.append(
+            GateRow(part.stage.name.lower(), part.first, part.last, there.shape[1], bool(there.any()), references)
+        )
     return rows

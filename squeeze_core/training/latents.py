@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..files import save_atomically
+from ..flux.vae import encode_pixels
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -58,10 +59,8 @@ class LatentCache:
         """[1, channels, H/8, W/8], raw, float32, on the device; encoded and kept where they were not there."""
         if picture.latents is not None:
             return picture.latents.to(device, torch.float32)
-        dtype = next(self.vae.parameters()).dtype
-        scaled = (picture.pixels.movedim(-1, 1) * 2 - 1).to(device, dtype)
         with torch.autocast(device.type, enabled=False):
-            encoded = self.vae.encode(scaled).latent_dist.mode().to(STORED)
+            encoded = encode_pixels(self.vae, picture.pixels, device).to(STORED)
         if self.folder is not None:
             save_atomically(self._path(picture.key), {"latents": encoded}, {})
         return encoded.float()

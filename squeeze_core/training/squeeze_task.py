@@ -23,9 +23,10 @@ from ..data.examples import Example, Walk
 from ..dla import Aggregator
 from ..draws import Draws
 from ..flux.clip import PooledText
-from ..flux.conditioning import Conditioning
+from ..flux.conditioning import Conditioning, null_context
 from ..flux.model import velocity
 from ..flux.tokens import DOWNSCALE, PATCH
+from ..flux.vae import scale_latents
 from ..images import to_tensor
 from ..lap import TOKEN_CHUNK
 from ..mllm.backbone import Backbone, Prompt
@@ -233,8 +234,7 @@ class SqueezeTask(Task):
         return vectors
 
     def _scaled(self, picture: Picture) -> torch.Tensor:
-        latents = self.latents.latents(picture, self.device)
-        return (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        return scale_latents(self.vae, self.latents.latents(picture, self.device))
 
     def _contexts(self, prompts: Sequence[Prompt | None]) -> list[torch.Tensor]:
         """[1, tokens, width] for each prompt; for None one zero token, as the gate's late stage leaves.
@@ -258,7 +258,7 @@ class SqueezeTask(Task):
         )
         *parts, spare = pooled.split([*(each.tokens for each in heard), 2])
         nothing = spare.sum() * 0
-        null = pooled.new_zeros(1, 1, dla.context)
+        null = null_context(pooled.detach()[None])
         found = iter(parts)
         return [(null if each is None else next(found)[None]) + nothing for each in states]
 

@@ -21,9 +21,10 @@ from ...flux.conditioning import Conditioning
 from ...flux.model import velocity
 from ...flux.sampling import euler, seeded_noise
 from ...flux.tokens import DOWNSCALE
+from ...flux.vae import scale_latents, unscale_latents
 from ...sigmas import sigmas as noise_levels
 from ...training.task import Task
-from .. import flux, scenes, vae
+from .. import flux, scenes
 from .painter import WEIGHTS, Painter, shown, whereabouts
 from .pool import Pool, Singles, Trios, Twins, encoded
 from .settings import FluxSettings
@@ -162,7 +163,7 @@ class DrawingTask(Task):
 
     def _errors(self, part: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean square error of the velocity, and the losses of the readouts."""
-        picture, *twin = self._scaled(part.latents.to(self.device, torch.float32)).unbind(1)
+        picture, *twin = scale_latents(self.vae, part.latents.to(self.device, torch.float32)).unbind(1)
         context, present = self._context([self._ids(text) for text in part.texts], part.without)
         noise, sigma = part.noise.to(self.device), part.sigma.to(self.device)
         at = sigma[:, None, None, None]
@@ -212,7 +213,9 @@ class DrawingTask(Task):
         context, present = self._context(ids, [False] * len(ids))
         empty, alone = self._context(ids, [True] * len(ids))
         noise = seeded_noise(seed, len(ids), 16, side, side).to(self.device)
-        clean = tuple(self._scaled(encoded(self.vae, each).to(self.device, torch.float32)) for each in seen)
+        clean = tuple(
+            scale_latents(self.vae, encoded(self.vae, each).to(self.device, torch.float32)) for each in seen
+        )
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
             sigma = sigmas[step].expand(len(ids)).to(self.device)
@@ -224,16 +227,11 @@ class DrawingTask(Task):
 
         sigmas = noise_levels("cosine", steps)
         latents = euler(predict, noise, sigmas)
-        config = vae.TRAINED_CONFIG
-        decoded = self.vae.decode(latents / config["scaling_factor"] + config["shift_factor"]).sample
+        decoded = self.vae.decode(unscale_latents(self.vae, latents)).sample
         return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
     def identity(self) -> dict[str, Any]:
         return {**self.settings.task_identity(), "vae": self.singles.vae_hash}
-
-    @staticmethod
-    def _scaled(raw: torch.Tensor) -> torch.Tensor:
-        return (raw - vae.TRAINED_CONFIG["shift_factor"]) * vae.TRAINED_CONFIG["scaling_factor"]
 
     def _velocity(
         self,
