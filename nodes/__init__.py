@@ -10,6 +10,7 @@ from .dla import Aggregate, LoadAdapter
 from .gate import TimestepGate
 from .layout import ApplyLayout, SubjectNode
 from .mllm import Encode, LoadMLLM, WritePrompt
+from .planning import EditPlan, PlanScene
 from .plots import ShowGate, ShowLayers
 from .references import ReferenceTokens
 from .score import Score
@@ -42,4 +43,6 @@ class SqueezeExtension(ComfyExtension):
             LoadConditioning,
             ToyWorldNode,
             Score,
+            PlanScene,
+            EditPlan,
         ]

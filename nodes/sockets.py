@@ -12,6 +12,7 @@ States = io.Custom("SQUEEZE_STATES")  # squeeze_core.mllm.states.LayerStates
 Weights = io.Custom("SQUEEZE_WEIGHTS")  # squeeze_core.dla.LayerWeights
 ReferenceLatents = io.Custom("SQUEEZE_REFERENCES")  # squeeze_core.references.References
 Subjects = io.Custom("SQUEEZE_SUBJECTS")  # layout.Subject, in a tuple
+Plans = io.Custom("SQUEEZE_PLAN")  # a tuple of squeeze_core.planning.plan.ScenePlan, the best first
 Boxes = io.Custom("BOUNDING_BOX")  # core's: {x, y, width, height} in pixels, in lists of lists
 
 MAX_PICTURES = 12

@@ -25,10 +25,9 @@ def from_pixels(boxes: Any, width: int, height: int) -> list[Box]:
 def to_pixels(
     boxes: Mapping[int, Box], width: int, height: int, names: Mapping[int, str], colours: Mapping[int, str]
 ) -> list[dict[str, Any]]:
-    """Boxes in the order of their numbers; names and colours are what ComfyUI's canvas shows."""
+    """Boxes as they are ordered; names and colours are what ComfyUI's canvas shows."""
     drawn = []
-    for number in sorted(boxes):
-        box = boxes[number]
+    for number, box in boxes.items():
         left, right = round(box.left * width), round(box.right * width)
         top, bottom = round(box.top * height), round(box.bottom * height)
         drawn.append(

@@ -25,6 +25,8 @@ NODES = {
     "SqueezeLoadConditioning",
     "SqueezeToyWorld",
     "SqueezeScore",
+    "SqueezePlanScene",
+    "SqueezeEditPlan",
 }
 
 

@@ -17,7 +17,7 @@ def test_one_box_a_list_and_lists_of_frames_are_read():
 
 
 def test_boxes_come_back_from_pixels_with_names_and_colours():
-    boxes = {2: Box(0.5, 0, 0.5, 1), 1: Box(0, 0, 0.5, 1)}
+    boxes = {1: Box(0, 0, 0.5, 1), 2: Box(0.5, 0, 0.5, 1)}
     drawn = to_pixels(boxes, 100, 60, {1: "cat", 2: "dog"}, {1: "#000000", 2: "#ffffff"})
     assert [box["metadata"]["desc"] for box in drawn] == ["cat", "dog"]
     assert from_pixels(drawn, 100, 60) == [boxes[1], boxes[2]]
