@@ -10,9 +10,17 @@ from typing import Literal, get_args
 from ..errors import SqueezeError
 from .measuring import default_device, hardware
 
-Part = Literal["encode", "dla", "gate", "import"]
+Part = Literal["encode", "dla", "gate", "references", "layout", "import"]
 PARTS: tuple[Part, ...] = get_args(Part)
-_MODULES = {"encode": "encode", "dla": "dla", "gate": "gate", "import": "importing"}
+# Part -> (module, function).
+_FUNCTIONS: dict[Part, tuple[str, str]] = {
+    "encode": ("encode", "measure"),
+    "dla": ("dla", "measure"),
+    "gate": ("gate", "measure"),
+    "references": ("attention", "references"),
+    "layout": ("attention", "layout"),
+    "import": ("importing", "measure"),
+}
 
 # At most these. A step that hears what a plain one hears costs what a plain one costs; 5% is left for noise.
 LIMITS: dict[Part, dict[str, float]] = {
@@ -28,6 +36,8 @@ LIMITS: dict[Part, dict[str, float]] = {
     },
     "dla": {"time_ratio": 0.65, "folded_value_rows": 1, "relative_difference": 1e-5},
     "gate": {"no_references_ratio": 1.05, "early_ratio": 1.05},
+    "references": {"strength_ratio": 1.1, "region_ratio": 1.0},
+    "layout": {"layout_ratio": 1.0, "layout_memory_ratio": 1.05},
     "import": {"added_s": 0.5, "heavy_modules": 0},
 }
 
@@ -52,6 +62,14 @@ MEANINGS: dict[str, str] = {
     "middle_ratio": "middle step (MLLM and two references) / plain",
     "late_drop_ratio": "late step (two references, one zero token) / plain",
     "late_zero_ratio": "late step with zeros of the same length / plain",
+    "strength_ratio": "step with four references of a strength / plain attention",
+    "strength_memory_ratio": "its peak memory / plain",
+    "region_ratio": "... of a hard region each / plain",
+    "region_memory_ratio": "its peak memory / plain",
+    "grey_region_ratio": "... of a grey region each / plain",
+    "grey_region_memory_ratio": "its peak memory / plain",
+    "layout_ratio": "step of four subjects, kept apart / not",
+    "layout_memory_ratio": "its peak memory / without layout",
     "added_s": "seconds that imports add to a host's start",
     "heavy_modules": "heavy libraries imported with them",
 }
@@ -89,6 +107,6 @@ def run(parts: Sequence[str], *, quick: bool = False, started: Callable[[str], N
     for part in PARTS:
         if not parts or part in parts:
             started(part)
-            module = import_module(f".{_MODULES[part]}", __package__)
-            report.parts[part] = module.measure(quick=quick)
+            module, function = _FUNCTIONS[part]
+            report.parts[part] = getattr(import_module(f".{module}", __package__), function)(quick=quick)
     return report

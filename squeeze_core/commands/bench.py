@@ -20,7 +20,7 @@ EXAMPLE = "squeeze bench dla gate --json bench.json"
 def bench(
     parts: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="encode, dla, gate, import; none means all.", show_default=False),
+        typer.Argument(help="encode, dla, gate, references, layout, import; none means all.", show_default=False),
     ] = None,
     json_file: Annotated[
         Optional[Path],  # noqa: UP045
@@ -28,7 +28,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes and fewer repeats.")] = False,
 ) -> None:
-    """Measure encoding, the DLA, the gate and the imports on this machine."""
+    """Measure encoding, the DLA, the gate, attention rules and the imports on this machine."""
     from ..bench.report import run
 
     if json_file is not None:

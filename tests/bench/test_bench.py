@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from squeeze_core.bench import dla, encode, gate, importing, measuring, report
+from squeeze_core.bench import attention, dla, encode, gate, importing, measuring, report
 from squeeze_core.cli import app
 from squeeze_core.errors import SqueezeError
 
@@ -117,6 +117,47 @@ def test_the_gate_part_gives_every_stage_its_own_tokens(monkeypatch):
     }
 
 
+def test_the_attention_parts_compare_the_same_step_under_other_rules(monkeypatch):
+    """What attention computes, not how long it takes: pairs of queries and keys, and how many calls add a bias."""
+    seen = {}
+
+    def compared(runs, baseline, repeats, device):
+        assert baseline == "plain"
+        from torch.nn import functional
+
+        plain = functional.scaled_dot_product_attention
+        for name, run in runs.items():
+            calls = []
+
+            def counted(*given, calls=calls, **more):
+                q, k = given[:2] or (more["query"], more["key"])
+                calls.append((q.shape[2] * k.shape[2], more.get("attn_mask") is not None))
+                return plain(*given, **more)
+
+            monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
+            with torch.no_grad():
+                run()
+            seen.setdefault(name, (sum(pairs for pairs, _ in calls) / 2, sum(biased for _, biased in calls) / 2))
+        monkeypatch.setattr(functional, "scaled_dot_product_attention", plain)
+        return dict.fromkeys(runs, 1.0), dict.fromkeys(runs, 1.0)
+
+    monkeypatch.setattr(attention, "compared", compared)
+    monkeypatch.setattr(attention, "default_device", lambda: CPU)
+    sizes = attention.Sizes(128, 64, 16)  # 64 picture tokens, 4 x 16 of references
+    attention.references(quick=True, sizes=sizes)
+    attention.layout(quick=True, sizes=sizes)
+    tokens = 16 + 64 + 64
+    quarters = 80 * tokens + 64 * (16 + 64 + 16)  # words and references see all, picture tokens one reference
+    apart = 64 * (4 + 64 + 16) + (16 + 64) * (4 + 16 + 16)
+    assert seen == {
+        "plain": (tokens**2, 0),
+        "strength": (tokens**2, 1),
+        "region": (quarters, 0),
+        "grey_region": (tokens**2, 1),
+        "layout": (apart, 0),
+    }
+
+
 def test_importing_the_core_loads_no_heavy_library():
     numbers = importing.measure(quick=True)
     assert numbers["heavy_modules"] == 0 and numbers["added_s"] > 0
@@ -137,7 +178,7 @@ def test_the_table_holds_every_number_that_has_a_meaning_with_its_limit():
 
 
 def test_an_unknown_part_is_refused_before_anything_is_measured():
-    with pytest.raises(SqueezeError, match="encode, dla, gate, import"):
+    with pytest.raises(SqueezeError, match="encode, dla, gate, references, layout, import"):
         report.run(["dla", "speed"])
 
 
