@@ -20,6 +20,8 @@ from .generation import GenerationResult, GenerationSettings
 from .layers import LayerSelection
 from .mllm.backbone import Prompt
 from .pipeline import Progress, SqueezePipeline, reference_pictures
+from .planning.checks import check
+from .planning.plan import ScenePlan
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,25 @@ class PlacedSubject:
     def __post_init__(self) -> None:
         if not self.caption.strip():
             raise SqueezeError("A subject has no words. Give it a caption: the subject alone, with its place.")
+
+
+def placed_subjects(
+    plan: ScenePlan, images: Sequence[Image.Image] = (), masks: Sequence[Image.Image | None] | None = None
+) -> list[PlacedSubject]:
+    """A plan's subjects with their pictures, the nearest to the viewer last.
+
+    images, masks: in the order of the plan's picture numbers. Raises `SqueezeError` for a plan that is not sound or
+    was made for other pictures.
+    """
+    check(plan, len(images))
+    masks = [None] * len(images) if masks is None else masks
+    cells = torch.tensor(plan.grid)
+    made = []
+    for one in sorted(plan.subjects, key=lambda subject: -subject.depth):
+        image, mask = (None, None) if one.picture is None else (images[one.picture - 1], masks[one.picture - 1])
+        caption = one.caption or f"a photo of {one.name or 'the subject'}"
+        made.append(PlacedSubject(caption, Region(mask=(cells == one.number).float()), image, mask))
+    return made
 
 
 @torch.no_grad()

@@ -19,21 +19,33 @@ from .visibility import Visibility, log
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
+PIECE = 1024  # queries of a grey region that are computed at a time
+
+
 @dataclass(frozen=True)
 class Group:
     """Queries that see the same keys.
 
-    queries, keys: indices [n], long; None means all tokens. bias: [1 or queries, keys] float32, or None.
+    queries, keys: indices [n], long; None means all tokens. bias: [1 or queries, blocks] float32, or None: what is
+    added to the keys of each block. block_of: [keys], the block of each key; with a bias only.
     """
 
     queries: torch.Tensor | None
     keys: torch.Tensor | None
     bias: torch.Tensor | None = None
+    block_of: torch.Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Group:
         """On the device, the bias in the dtype of the queries: a float32 one is misread in 16 bits by cuDNN."""
-        queries, keys = (None if part is None else part.to(device) for part in (self.queries, self.keys))
-        return Group(queries, keys, None if self.bias is None else self.bias.to(device, dtype))
+        indices = (self.queries, self.keys, self.block_of)
+        queries, keys, block_of = (None if part is None else part.to(device) for part in indices)
+        return Group(queries, keys, None if self.bias is None else self.bias.to(device, dtype), block_of)
+
+    def added(self) -> torch.Tensor | None:
+        """[1, 1, 1 or queries, keys]: the bias written out."""
+        if self.bias is None or self.block_of is None:
+            return None
+        return self.bias.index_select(1, self.block_of)[None, None]
 
 
 def groups(seen: Visibility) -> tuple[Group, ...]:
@@ -47,14 +59,15 @@ def groups(seen: Visibility) -> tuple[Group, ...]:
         strengths = table[queries]
         if (strengths == strengths[:1]).all():
             strengths = strengths[:1]
-        added = strengths[:, block_of[keys]]
-        made.append(
-            Group(
-                None if len(queries) == len(table) else queries,
-                None if len(keys) == len(table) else keys,
-                added if bool(added.any()) else None,
-            )
-        )
+        looked_at = None if len(keys) == len(table) else keys
+        if not strengths[:, sees].any():
+            made.append(Group(None if len(queries) == len(table) else queries, looked_at))
+        elif len(strengths) == 1:
+            everybody = None if len(queries) == len(table) else queries
+            made.append(Group(everybody, looked_at, strengths, block_of[keys]))
+        else:  # in pieces, so that only one piece's bias is written out at a time
+            for some, bias in zip(queries.split(PIECE), strengths.split(PIECE)):
+                made.append(Group(some, looked_at, bias, block_of[keys]))
     return tuple(made)
 
 
@@ -111,7 +124,7 @@ def grouped_attention(
     group; its result has its tokens along `out_dim`. mask: one that the model has of its own,
     [batch or 1, heads or 1, queries or 1, keys] of floats, added to the groups' biases.
     """
-    if len(parts) == 1 and parts[0].queries is None:
+    if parts[0].queries is None:
         return attention(q, *_keys(k, v, parts[0], dim), _added(parts[0], mask))
     result: torch.Tensor | None = None
     for part in parts:
@@ -137,7 +150,7 @@ def _keys(k: torch.Tensor, v: torch.Tensor, part: Group, dim: int) -> tuple[torc
 
 def _added(part: Group, mask: torch.Tensor | None) -> torch.Tensor | None:
     """The group's bias and what the model's own mask adds to its queries and keys."""
-    own = None if part.bias is None else part.bias[None, None]
+    own = part.added()
     if mask is None:
         return own
     mask = _taken(mask, part.keys, 3)

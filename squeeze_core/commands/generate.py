@@ -23,9 +23,15 @@ EXAMPLE = (
 
 
 def generate(
-    prompt: Annotated[str, typer.Option(help="What to show; pictures may be named in their order.")],
+    prompt: Annotated[str, typer.Option(help="What to show; pictures may be named in their order.")] = "",
     reference: Annotated[list[Path], typer.Option(help="Picture of a subject; repeat for several.")] = [],  # noqa: B006
     mask: Annotated[list[Path], typer.Option(help="White at the subject; one for each reference.")] = [],  # noqa: B006
+    plan: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Plan file: each subject is encoded by itself and kept to its place; no --prompt."),
+    ] = None,
+    pick: Annotated[int, typer.Option(help="Which plan of the file; the first is 1.")] = 1,
+    until: Annotated[float, typer.Option(help="Sigma down to which subjects are kept apart; 0: to the end.")] = 0.0,
     out: Annotated[Path, typer.Option(help="File to write; with --count, numbers are added.")] = Path("out.png"),
     flux: options.Flux = None,
     vae: options.Vae = None,
@@ -66,6 +72,12 @@ def generate(
         raise SqueezeError(
             f"There are {len(reference)} reference pictures and {len(mask)} masks. Give one mask for each picture."
         )
+    if plan is not None and prompt:
+        raise SqueezeError("There is a plan and a prompt. The plan's captions are the words: leave --prompt away.")
+    if plan is None and not prompt:
+        raise SqueezeError("The prompt is empty. Give --prompt with what to show, or --plan with a plan file.")
+    if not 0 <= until <= 1:
+        raise SqueezeError(f"until is {until:g}; it is a sigma in 0 (to the end) to 1 (not at all).")
     images = [read_picture(path) for path in reference]
     masks = [read_mask(path) for path in mask] if mask else None
     models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, device or None, offload)
@@ -75,6 +87,9 @@ def generate(
     from ..mllm.backbone import Prompt
     from ..mllm.prompt import check_prompt
     from ..pipeline import reference_pictures
+    from ..planning.files import pick as picked
+    from ..planning.files import read_plans
+    from ..scene import generate_scene, placed_subjects
 
     # Whatever can be wrong is found before gigabytes are loaded.
     check_strength(strength)
@@ -97,14 +112,24 @@ def generate(
         system_prompt=system_prompt,
         tiles=tiles,
     )
-    check_prompt(Prompt(prompt, tuple(images), system_prompt or ""))
+    subjects = [] if plan is None else placed_subjects(picked(read_plans(plan), pick), images, masks)
+    for one in subjects:
+        check_prompt(Prompt(one.caption, () if one.image is None else (one.image,), system_prompt or ""))
+    if plan is None:
+        check_prompt(Prompt(prompt, tuple(images), system_prompt or ""))
     for layers in (text_layers, image_layers):
         LayerSelection.parse(layers).indices(trained.dla.layers)
     reference_pictures(images, masks, settings)
     pipeline = models.load(strength)
     with progress_bar() as progress:
-        result = pipeline.generate(prompt, images, settings, masks=masks, progress=progress)
-    notes = {"squeeze": json.dumps(_notes(prompt, reference, settings, models.toy))}
+        if subjects:
+            result = generate_scene(pipeline, subjects, settings, until=until, progress=progress)
+        else:
+            result = pipeline.generate(prompt, images, settings, masks=masks, progress=progress)
+    told = _notes(prompt, reference, settings, models.toy)
+    if plan is not None:
+        told |= {"plan": plan.name, "pick": pick, "captions": [one.caption for one in subjects], "until": until}
+    notes = {"squeeze": json.dumps(told)}
     for number, picture in enumerate(result.images, start=1):
         path = out if len(result.images) == 1 else out.with_stem(f"{out.stem}_{number}")
         print(write_picture(picture, path, notes))

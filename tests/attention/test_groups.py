@@ -75,7 +75,7 @@ def test_a_strength_alone_keeps_one_call_and_adds_to_its_own_keys_only():
     )
     (part,) = groups(seen)
     assert part.queries is None and part.keys is None
-    assert part.bias.tolist() == [[0.0] * 7 + [pytest.approx(math.log(2))] * 2 + [0.0]]
+    assert part.added()[0, 0].tolist() == [[0.0] * 7 + [pytest.approx(math.log(2))] * 2 + [0.0]]
 
 
 def test_strength_two_is_the_same_keys_twice():

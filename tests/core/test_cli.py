@@ -280,3 +280,57 @@ def test_the_version_is_told(squeeze):
     from squeeze_core import __version__
 
     assert squeeze("--version") == (0, f"squeeze {__version__}\n", "")
+
+
+def plan_of(left: int = 1, right: int = 2, **changes) -> dict:
+    subjects = [
+        {
+            "number": 1,
+            "name": "first",
+            "picture": 1,
+            "caption": "a photo of the small toy, on the left, on a beach",
+        },
+        {
+            "number": 2,
+            "name": "second",
+            "picture": 2,
+            "caption": "a photo of the small toy, on the right, on a beach",
+        },
+    ]
+    return {"subjects": subjects, "grid": [[left] * 4 + [right] * 4] * 8, **changes}
+
+
+def test_a_plan_is_drawn_subject_by_subject_and_the_picked_one_of_several(squeeze, picture, tmp_path):
+    plans, out = tmp_path / "plan.json", tmp_path / "out.png"
+    plans.write_text(json.dumps({"plans": [plan_of(), plan_of(2, 1)]}), encoding="utf-8")
+    common = ("--plan", plans, "--reference", picture, "--reference", picture, "--height", 64, "--width", 64)
+    for number in (1, 2):
+        arguments = (*common, "--pick", number, "--steps", 2, "--out", tmp_path / f"out{number}.png")
+        status, said, _ = squeeze("generate", *arguments)
+        assert status == 0, said
+    one, other = (Image.open(tmp_path / f"out{number}.png") for number in (1, 2))
+    assert one.tobytes() != other.tobytes()
+    notes = json.loads(one.info["squeeze"])
+    assert notes["pick"] == 1 and notes["captions"] == [s["caption"] for s in plan_of()["subjects"]]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "message"),
+    [
+        ({}, ("--pick", 3), "Plan 3 is asked for"),
+        ({"grid": [[1] * 8] * 8}, (), "Subject 2 has no cell"),
+        ({}, ("--reference", "again"), "Picture 3 is no subject"),
+        ({}, ("--prompt", "a toy"), "a plan and a prompt"),
+        ({}, ("--until", 2), "until is 2"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_before_a_model_runs(
+    squeeze, picture, tmp_path, changes, more, message
+):
+    plans = tmp_path / "plan.json"
+    plans.write_text(json.dumps(plan_of(**changes)), encoding="utf-8")
+    more = [picture if value == "again" else value for value in more]
+    common = ("--plan", plans, "--reference", picture, "--reference", picture)
+    status, _, said = squeeze("generate", *common, *more, "--out", tmp_path / "out.png")
+    assert status == 2 and message in said and not (tmp_path / "out.png").exists()
