@@ -23,7 +23,7 @@ from .errors import SqueezeError
 from .files import checked_header, save_atomically
 from .flux.lora import check_lora
 from .flux.spec import DiTSpec
-from .gate import Gate, Late
+from .gate import Gate
 from .mllm.backbone import MLLMIdentity
 from .mllm.prompt import MAX_TILES, PROMPT_TEMPLATE
 
@@ -39,44 +39,10 @@ _UNLIKE_DEV = {
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class MLLMSpec(BaseModel):
-    """The MLLM that the aggregator was trained on; field by field an `MLLMIdentity`."""
-
-    model_config = _FROZEN
-
-    model_type: str
-    hidden_size: int = Field(ge=1)
-    layers: int = Field(ge=1)
-    final_norm_hash: str
-    name: str = ""  # what to tell the user to load, such as "OpenGVLab/InternVL3-8B-hf"
-
-    @property
-    def identity(self) -> MLLMIdentity:
-        return MLLMIdentity(self.model_type, self.hidden_size, self.layers, self.final_norm_hash)
-
-
-class GateSpec(BaseModel):
-    """The gate that the model was trained for; a user may set another."""
-
-    model_config = _FROZEN
-
-    tau_1: float = 0.95
-    tau_2: float = 0.85
-    late: Late = "drop"
-
-    @model_validator(mode="after")
-    def _possible(self) -> GateSpec:
-        _ = self.gate
-        return self
-
-    @property
-    def gate(self) -> Gate:
-        return Gate(self.tau_1, self.tau_2, self.late)
-
-
 class AdapterConfig(BaseModel):
     """What inference must know, saved as JSON in the header of the file.
 
+    mllm: that the aggregator was trained on. gate: that the model was trained for; a user may set another.
     prompt_template: how text and pictures were put to the MLLM; a version that reads them otherwise refuses.
     pooled: the pooled vector that FLUX was trained with here, "zeros" or that of CLIP-L.
     guidance: the value for FLUX's guidance embedding. lora_rank: 0 for no LoRA.
@@ -86,14 +52,14 @@ class AdapterConfig(BaseModel):
     model_config = _FROZEN
 
     format: int = FORMAT
-    mllm: MLLMSpec
+    mllm: MLLMIdentity
     dit: DiTSpec
     dla: DLAConfig
     prompt_template: Literal["chatml-pictures-first-v1"] = PROMPT_TEMPLATE
     system_prompt: str = ""
     tiles: int = Field(default=1, ge=1, le=MAX_TILES)
     pooled: Literal["zeros", "clip_l"] = "zeros"
-    gate: GateSpec = GateSpec()
+    gate: Gate = Gate()
     placement: Literal["uxo", "offset", "index"] = "uxo"
     attention: Literal["joint", "cached"] = "joint"
     guidance: float = Field(default=2.5, ge=0)
@@ -116,16 +82,16 @@ class AdapterConfig(BaseModel):
         for field in ("model_type", "hidden_size", "layers", "final_norm_hash"):
             if getattr(given, field) != getattr(self.mllm, field):
                 raise SqueezeError(
-                    f"The adapter was trained on {self.mllm.name or self.mllm.identity.label} "
+                    f"The adapter was trained on {self.mllm.name or self.mllm.label} "
                     f"({field} {getattr(self.mllm, field)}) and the MLLM given is {given.label} "
                     f"({field} {getattr(given, field)}). Load the one that the adapter names."
                 )
 
     def check_states(self, model_id: str) -> None:
         """Like `check_mllm`, from `LayerStates.model_id`."""
-        if model_id != self.mllm.identity.label:
+        if model_id != self.mllm.label:
             raise SqueezeError(
-                f"The adapter was trained on {self.mllm.name or 'an MLLM'} ({self.mllm.identity.label}) and "
+                f"The adapter was trained on {self.mllm.name or 'an MLLM'} ({self.mllm.label}) and "
                 f"the states come from {model_id}. Encode with the MLLM that the adapter names."
             )
 

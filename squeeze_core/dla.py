@@ -20,11 +20,12 @@ from .layers import LayerSelection
 Variant = Literal["dual", "single", "last_layer", "blend_vit", "mix_vit"]
 
 
-class DLAConfig(BaseModel):
-    """Shape and variant of an aggregator.
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
 
-    hidden, layers: of the MLLM, `layers` counting the embedding (29 for InternVL3-8B).
-    context: width of the DiT's context, 4096 for FLUX.1.
+
+class DLASettings(BaseModel):
+    """What may be chosen of an aggregator.
+
     variant: "dual" (the paper's), or a row of Table 6: "single" LAP for both, "last_layer", "blend_vit" (a
         learned scalar mix of layer 0 and the last at image tokens, DreamEngine), "mix_vit" (layer 0 at image
         tokens, last layer at text tokens).
@@ -32,12 +33,8 @@ class DLAConfig(BaseModel):
         A single LAP has one set, so both must be equal.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _FROZEN
 
-    # Upper bounds, because these numbers come out of files and tensors are made from them.
-    hidden: int = Field(ge=1, le=2**16)
-    layers: int = Field(ge=2, le=2**10)
-    context: int = Field(ge=1, le=2**16)
     variant: Variant = "dual"
     text_layers: str = "all"
     image_layers: str = "all"
@@ -47,6 +44,23 @@ class DLAConfig(BaseModel):
     @classmethod
     def _readable(cls, value: str) -> str:
         return str(LayerSelection.parse(value))
+
+
+class _Sizes(BaseModel):
+    model_config = _FROZEN
+
+    # Upper bounds, because these numbers come out of files and tensors are made from them.
+    hidden: int = Field(ge=1, le=2**16)
+    layers: int = Field(ge=2, le=2**10)
+    context: int = Field(ge=1, le=2**16)
+
+
+class DLAConfig(DLASettings, _Sizes):  # in this order the sizes come first in a file's JSON
+    """Shape and variant of an aggregator: what may be chosen, and the sizes that follow from the models.
+
+    hidden, layers: of the MLLM, `layers` counting the embedding (29 for InternVL3-8B).
+    context: width of the DiT's context, 4096 for FLUX.1.
+    """
 
     def trained(self, image: bool) -> list[int]:
         """The layers that the text LAP, or the image LAP, was trained on. Raises `SqueezeError`."""

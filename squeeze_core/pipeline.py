@@ -218,7 +218,7 @@ class SqueezePipeline:
         )
         context, weights = self.aggregate(states, *selections)
         encoded = self.encode_references(pictures, settings.placement, progress)
-        gate = settings.gate or self.config.gate.gate
+        gate = settings.gate or self.config.gate
         latents = self.sample(
             context[None],
             self.pooled_vector(pooled, prompt),
@@ -307,7 +307,7 @@ class SqueezePipeline:
         layout: whose the words and references are, and where each subject is.
         Where no reference is heard, the context is, because nothing could take over from it.
         """
-        gate = gate or self.config.gate.gate
+        gate = gate or self.config.gate
         guidance = self.config.guidance if guidance is None else guidance
         scaled = [scale_latents(self.vae, latent).to(self.device) for latent in encoded.latents]
         audible = [number for number, item in enumerate(encoded.items) if item.strength > 0]

@@ -103,7 +103,7 @@ def generate_scene(
     layout = Layout(tuple(words), places, tuple(number for number, _ in pictured), until)
 
     encoded = pipeline.encode_references(pictures, settings.placement, progress)
-    gate = settings.gate or pipeline.config.gate.gate
+    gate = settings.gate or pipeline.config.gate
     latents = pipeline.sample(
         torch.cat(contexts)[None],
         pipeline.pooled_vector(pooled, said[0][1]),

@@ -10,7 +10,7 @@ from ..errors import SqueezeError
 from .console import say
 
 if TYPE_CHECKING:
-    from ..adapter import AdapterConfig, GateSpec
+    from ..adapter import AdapterConfig
     from ..gate import Gate
     from ..pipeline import SqueezePipeline
 
@@ -121,7 +121,7 @@ def checked_device(name: str) -> str:
     return name
 
 
-def gate_of(own: GateSpec, tau_1: float | None, tau_2: float | None, late: str) -> Gate:
+def gate_of(own: Gate, tau_1: float | None, tau_2: float | None, late: str) -> Gate:
     """The adapter's gate, with what the user set instead."""
     from ..gate import Gate
 

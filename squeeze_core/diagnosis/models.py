@@ -204,7 +204,7 @@ def _adapters(roots: Sequence[Path]) -> list[Found]:
 
 def _summary(config: adapter.AdapterConfig) -> str:
     return (
-        f"for {config.mllm.name or config.mllm.identity.label} and {config.dit.name or 'a FLUX'} of width "
+        f"for {config.mllm.name or config.mllm.label} and {config.dit.name or 'a FLUX'} of width "
         f"{config.dit.width}, DLA {config.dla.variant}, LoRA rank {config.lora_rank}, "
         f"{'trained by ' + config.trained_by if config.trained_by else 'untrained'}"
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 
 from .states import LayerStates
 
@@ -28,12 +29,14 @@ class MLLMIdentity:
     hidden_size: width C of the language model.
     layers: transformer layers of the language model; there are layers + 1 states.
     final_norm_hash: first 16 hex digits of the SHA-256 of the final norm's weights as float32 bytes.
+    name: what to tell a user to load, such as "OpenGVLab/InternVL3-8B-hf"; tells no models apart.
     """
 
     model_type: str
-    hidden_size: int
-    layers: int
+    hidden_size: Annotated[int, Field(ge=1)]  # checked where it is read from a file, as part of an `AdapterConfig`
+    layers: Annotated[int, Field(ge=1)]
     final_norm_hash: str
+    name: str = field(default="", compare=False)
 
     @property
     def label(self) -> str:

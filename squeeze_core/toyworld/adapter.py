@@ -13,6 +13,7 @@ from ..dla import Aggregator, DLAConfig, Variant
 from ..flux import lora
 from ..flux.spec import DiTSpec
 from ..lap import LAPConfig
+from ..mllm.backbone import MLLMIdentity
 from . import flux, mllm
 from .making.seeding import normal, seeded
 
@@ -24,7 +25,7 @@ _WIDTH = flux.CONFIG["num_attention_heads"] * flux.CONFIG["attention_head_dim"]
 def config(final_norm_hash: str, lora_rank: int = LORA_RANK, variant: Variant = "dual") -> adapter.AdapterConfig:
     """The config for the tiny models; `trained_by` is empty because nothing has trained them."""
     return adapter.AdapterConfig(
-        mllm=adapter.MLLMSpec(
+        mllm=MLLMIdentity(
             model_type=mllm.CONFIG["model_type"],
             hidden_size=mllm.HIDDEN,
             layers=mllm.LAYERS,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import adapter as adapter_file
-from ..adapter import AdapterConfig, MLLMSpec
+from ..adapter import AdapterConfig
 from ..data.config import DataSource, MUSARSource, ToySource, UNOSource
 from ..data.examples import BrokenExample, Example, Examples, Walk
 from ..data.pictures import read_rgb
@@ -112,13 +113,7 @@ def _adapter_config(
     models = config.models
     dit = spec_of(transformer)
     return AdapterConfig(
-        mllm=MLLMSpec(
-            model_type=identity.model_type,
-            hidden_size=identity.hidden_size,
-            layers=identity.layers,
-            final_norm_hash=identity.final_norm_hash,
-            name=models.mllm_name or Path(models.mllm).name,
-        ),
+        mllm=replace(identity, name=models.mllm_name or Path(models.mllm).name),
         dit=dit.model_copy(update={"name": models.flux_name or Path(models.flux).name}),
         dla=DLAConfig(
             hidden=identity.hidden_size,
@@ -168,7 +163,7 @@ def _begin_with(module: Trained, path: Path, config: TrainConfig, adapter: Adapt
         copy_weights(into, read_tensors(newest, AVERAGE) or read_tensors(newest, WEIGHTS), f'init "{newest}"')
         return
     given = adapter_file.load(path)
-    given.config.check_mllm(adapter.mllm.identity)
+    given.config.check_mllm(adapter.mllm)
     given.config.check_dit(adapter.dit)
     scale = (config.lora.alpha or config.lora.rank) / max(1, config.lora.rank)
     weights = {f"aggregator.{name}": tensor for name, tensor in given.aggregator.state_dict().items()}

@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..adapter import GateSpec
 from ..data.config import DataSource
-from ..dla import Variant
+from ..dla import DLASettings
 from ..errors import SqueezeError
 from ..flux.loading import Dtype
-from ..lap import LAPConfig
-from ..layers import LayerSelection
+from ..gate import Gate
 from ..references import MULTIPLE
 from .settings import LoopSettings
 
@@ -51,22 +50,6 @@ class Models(BaseModel):
         if self.vae is None and self.flux.endswith(".safetensors"):
             raise ValueError("flux is one file, so the VAE must be given as models.vae.")
         return self
-
-
-class DLASettings(BaseModel):
-    """The aggregator, less the sizes that follow from the models; see `DLAConfig`."""
-
-    model_config = _FROZEN
-
-    variant: Variant = "dual"
-    text_layers: str = "all"
-    image_layers: str = "all"
-    lap: LAPConfig = LAPConfig()
-
-    @field_validator("text_layers", "image_layers")
-    @classmethod
-    def _readable(cls, value: str) -> str:
-        return str(LayerSelection.parse(value))
 
 
 class LoRASettings(BaseModel):
@@ -142,7 +125,7 @@ class TrainConfig(LoopSettings):
     pooled: Literal["zeros", "clip_l"] = "zeros"
     guidance: float = Field(default=1.0, ge=0)
     inference_guidance: float = Field(default=2.5, ge=0)
-    gate: GateSpec = GateSpec()
+    gate: Gate = Gate()
     placement: Literal["uxo", "offset", "index"] = "uxo"
     system_prompt: str = ""
     tiles: int = Field(default=1, ge=1, le=12)
@@ -258,7 +241,7 @@ def _said_plainly(error: ValidationError) -> str:
     first = error.errors()[0]
     where = [part for part in first["loc"] if part not in ("uno", "musar", TOY)]  # a tag of the kind, not a key
     key = ".".join(str(part) for part in where)
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(str(where[-1]), _known_keys(where[:-1]), 1, 0.5)
         hint = f'Did you mean "{".".join([*map(str, where[:-1]), near[0]])}"?' if near else "Remove it."
         return f'The config has the unknown key "{key}". {hint}'
@@ -279,13 +262,21 @@ def _known_keys(where: Sequence[Any]) -> list[str]:
         kinds = [
             model
             for kind in kinds
-            if part in kind.model_fields
-            for model in _models_in(kind.model_fields[part].annotation)
+            for name, annotation in _fields(kind).items()
+            if name == part
+            for model in _models_in(annotation)
         ]
-    return [name for kind in kinds for name in kind.model_fields]
+    return [name for kind in kinds for name in _fields(kind)]
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _fields(kind: Any) -> dict[str, Any]:
+    """Names and types of a pydantic model's fields, or of a dataclass's."""
+    if issubclass(kind, BaseModel):
+        return {name: field.annotation for name, field in kind.model_fields.items()}
+    return get_type_hints(kind)
+
+
+def _models_in(annotation: Any) -> list[type]:
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models_in(argument)]

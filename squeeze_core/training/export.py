@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from .. import __version__, adapter
 from ..errors import SqueezeError
 from ..flux import lora
+from ..gate import Gate
 from .checkpoint import Checkpoints, read_state, read_tensors
 from .state import AVERAGE, WEIGHTS
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _AGGREGATOR = "aggregator."
-_MLLM_ONLY = adapter.GateSpec(tau_1=0.0, tau_2=0.0)
+_MLLM_ONLY = Gate(tau_1=0.0, tau_2=0.0)
 
 
 def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: bool = True) -> Path:

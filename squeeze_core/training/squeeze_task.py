@@ -132,7 +132,7 @@ class SqueezeTask(Task):
 
         config = self.config
         # A model of stage 1 has never met reference tokens.
-        gate = self.adapter.gate.gate if config.vae_references else Gate(0, 0)
+        gate = self.adapter.gate if config.vae_references else Gate(0, 0)
         settings = GenerationSettings(
             height=config.resolution,
             width=config.resolution,

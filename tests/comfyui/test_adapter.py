@@ -11,12 +11,12 @@ WIDTH, CONTEXT, HIDDEN, STATES = 128, 64, 48, 5
 @pytest.fixture(scope="module")
 def make_adapter(pack):
     """An adapter for the tiny FLUX of conftest, random everywhere."""
-    names = ("adapter", "dla", "flux.lora", "lap", "flux.spec")
-    adapter, dla, lora, lap, spec = (pack(f"squeeze_core.{name}") for name in names)
+    names = ("adapter", "dla", "flux.lora", "lap", "flux.spec", "mllm.backbone")
+    adapter, dla, lora, lap, spec, backbone = (pack(f"squeeze_core.{name}") for name in names)
 
     def make(rank: int = 4, **changes):
         config = adapter.AdapterConfig(
-            mllm=adapter.MLLMSpec(
+            mllm=backbone.MLLMIdentity(
                 model_type="internvl", hidden_size=HIDDEN, layers=STATES - 1, final_norm_hash="0" * 16
             ),
             dit=spec.DiTSpec(width=WIDTH, double_blocks=1, single_blocks=1, context=CONTEXT),
@@ -129,8 +129,7 @@ def test_attention_that_this_version_lacks_is_refused_before_and_as_it_runs(
 
 
 def test_the_loader_says_what_the_adapter_was_trained_with(pack, tiny_flux, make_adapter, save, monkeypatch):
-    adapter = pack("squeeze_core.adapter")
-    gate = adapter.GateSpec(tau_1=0.9, tau_2=0.5, late="zero")
+    gate = pack("squeeze_core.gate").Gate(tau_1=0.9, tau_2=0.5, late="zero")
     given = make_adapter(gate=gate, guidance=3.5, tiles=4, system_prompt="You paint.", trained_by="a test")
     path = save(given)
     monkeypatch.setattr(pack("nodes.folders"), "adapter_path", lambda choice: path)
@@ -152,7 +151,7 @@ def test_aggregate_gives_context_null_and_weights(pack, make_adapter, clean_memo
     hosted = pack("nodes.hosting").HostedDLA.from_adapter(adapter)
     mask = torch.tensor([False, True, True, False, False, True])
     states = pack("squeeze_core.mllm.states").LayerStates(
-        torch.randn(STATES, 6, HIDDEN), mask, adapter.config.mllm.identity.label
+        torch.randn(STATES, 6, HIDDEN), mask, adapter.config.mllm.label
     )
     positive, negative, shares = pack("nodes.dla").Aggregate.execute(states, hosted, "all", "1-3").args
     ((context, options),) = positive
@@ -187,7 +186,7 @@ def aggregate(pack, clean_memory):
         states = pack("squeeze_core.mllm.states").LayerStates(
             torch.randn(STATES, 2, HIDDEN),
             torch.tensor([False, picture]),
-            adapter.config.mllm.identity.label,
+            adapter.config.mllm.label,
             **fields,
         )
         return pack("nodes.dla").Aggregate.execute(states, hosted, "all", "all", clip_l).args

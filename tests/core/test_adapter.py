@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from squeeze_core import files
-from squeeze_core.adapter import HEADER_KEY, AdapterConfig, GateSpec, MLLMSpec, load, read_config, save
+from squeeze_core.adapter import HEADER_KEY, AdapterConfig, load, read_config, save
 from squeeze_core.dla import Aggregator, DLAConfig
 from squeeze_core.errors import SqueezeError
 from squeeze_core.flux import lora
 from squeeze_core.flux.spec import DiTSpec
+from squeeze_core.gate import Gate
 from squeeze_core.lap import LAPConfig
 from squeeze_core.mllm.backbone import MLLMIdentity
 
 HIDDEN, LAYERS, CONTEXT, WIDTH = 16, 4, 12, 8
-MLLM = MLLMSpec(
+MLLM = MLLMIdentity(
     model_type="internvl", hidden_size=HIDDEN, layers=LAYERS, final_norm_hash="0123456789abcdef", name="a toy"
 )
 DIT = DiTSpec(width=WIDTH, double_blocks=2, single_blocks=3, context=CONTEXT)
@@ -98,7 +99,7 @@ configs = st.builds(
     system_prompt=st.text(),
     tiles=st.integers(1, 12),
     pooled=st.sampled_from(["zeros", "clip_l"]),
-    gate=st.builds(GateSpec, tau_1=st.floats(0.5, 1.1), tau_2=st.floats(0, 0.5), late=st.just("keep")),
+    gate=st.builds(Gate, tau_1=st.floats(0.5, 1.1), tau_2=st.floats(0, 0.5), late=st.just("keep")),
     placement=st.sampled_from(["uxo", "offset", "index"]),
     guidance=st.floats(0, 10),
     trained_by=st.text(),
@@ -370,3 +371,43 @@ def test_attention_that_this_version_lacks_is_refused_by_name():
     config().check_attention()
     with pytest.raises(SqueezeError, match='"cached" attention'):
         config(attention="cached").check_attention()
+
+
+# As 0.1.0 wrote it.
+HEADER_OF_0_1_0 = (
+    '{"format":1,"mllm":{"model_type":"internvl","hidden_size":16,"layers":4,"final_norm_hash":"0123456789abcdef",'
+    '"name":"a toy"},"dit":{"architecture":"flux","width":8,"double_blocks":2,"single_blocks":3,"context":12,'
+    '"name":""},"dla":{"hidden":16,"layers":5,"context":12,"variant":"dual","text_layers":"0-2",'
+    '"image_layers":"all","lap":{"heads":4,"blocks":1,"mlp":false,"mlp_ratio":4.0,"bottleneck":null,'
+    '"layer_embedding":false,"residual":false}},"prompt_template":"chatml-pictures-first-v1","system_prompt":"",'
+    '"tiles":1,"pooled":"zeros","gate":{"tau_1":1.0,"tau_2":0.0,"late":"zero"},"placement":"uxo",'
+    '"attention":"joint","guidance":2.5,"lora_rank":2,"trained_by":"a test"}'
+)
+
+
+def test_the_header_of_0_1_0_is_read_and_written_again_as_it_was():
+    def known(new, old):
+        """What was there before, of what is there now; later versions may add fields."""
+        return {key: known(new[key], old[key]) for key in new if key in old} if isinstance(old, dict) else new
+
+    old = json.loads(HEADER_OF_0_1_0)
+    again = known(json.loads(AdapterConfig.model_validate(old).model_dump_json()), old)
+    assert json.dumps(again, separators=(",", ":")) == HEADER_OF_0_1_0
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("gate", {"tau_3": 0.1}),
+        ("gate", {"tau_1": 0.1, "tau_2": 0.5}),
+        ("gate", {"late": "fade"}),
+        ("mllm", {"heads": 4}),
+        ("mllm", {"layers": 0}),
+        ("dla", {"width": 4}),
+    ],
+)
+def test_a_header_says_nothing_that_is_not_known_or_not_possible(good, part, change):
+    path, _ = good
+    rewritten(path, lambda tensors: None, lambda raw: raw[part].update(change))
+    with pytest.raises(SqueezeError, match=f"is wrong at {part}"):
+        read_config(path)

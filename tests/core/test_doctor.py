@@ -17,6 +17,7 @@ from squeeze_core.dla import Aggregator, DLAConfig
 from squeeze_core.errors import SqueezeError
 from squeeze_core.flux.spec import DiTSpec
 from squeeze_core.lap import LAPConfig
+from squeeze_core.mllm.backbone import MLLMIdentity
 
 
 @pytest.fixture
@@ -132,9 +133,7 @@ def test_mllms_are_listed_with_their_shape_or_with_why_they_cannot_be_used(comfy
 
 def test_adapters_are_listed_with_what_they_are_for_and_broken_ones_with_why(comfy):
     config = adapter.AdapterConfig(
-        mllm=adapter.MLLMSpec(
-            model_type="internvl", hidden_size=8, layers=2, final_norm_hash="0" * 16, name="an MLLM"
-        ),
+        mllm=MLLMIdentity(model_type="internvl", hidden_size=8, layers=2, final_norm_hash="0" * 16, name="an MLLM"),
         dit=DiTSpec(width=8, double_blocks=1, single_blocks=1, context=4, name="a DiT"),
         dla=DLAConfig(hidden=8, layers=3, context=4, lap=LAPConfig(heads=2)),
     )

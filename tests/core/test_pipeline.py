@@ -343,7 +343,7 @@ def test_an_adapter_of_other_models_is_refused_with_both_values(folder):
         return SqueezePipeline(toy.transformer, toy.vae, toy.mllm, toy.adapter.aggregator, config)
 
     config = toy.adapter.config
-    other = config.mllm.model_copy(update={"final_norm_hash": "0" * 16})
+    other = replace(config.mllm, final_norm_hash="0" * 16)
     with pytest.raises(SqueezeError, match=f"{'0' * 16}.*{config.mllm.final_norm_hash}"):
         made(config.model_copy(update={"mllm": other}))
     with pytest.raises(SqueezeError, match=r"width 128.*width 256"):
@@ -381,7 +381,7 @@ def test_another_adapter_does_not_run_the_mllm_again(folder, monkeypatch):
 def test_an_adapter_that_does_not_fit_changes_nothing(folder):
     toy = toyworld.load(folder, UNTRAINED)
     pipeline = SqueezePipeline.from_toy_world(toy, fuse=False)
-    before, spec = latents(pipeline), toy.adapter.config.mllm.model_copy(update={"final_norm_hash": "0" * 16})
+    before, spec = latents(pipeline), toy.adapter.replace(config.mllm, final_norm_hash="0" * 16)
     wrong = replace(toy.adapter, config=toy.adapter.config.model_copy(update={"mllm": spec}))
     with pytest.raises(SqueezeError, match="final_norm_hash"):
         pipeline.use_adapter(wrong)

@@ -73,6 +73,8 @@ def test_changes_reach_any_depth():
     [
         ("stepz=3", r'unknown key "stepz".*"steps"'),
         ("lora.rnak=3", r'unknown key "lora\.rnak".*"lora\.rank"'),
+        ("gate.tau1=0.5", r'unknown key "gate\.tau1".*"gate\.tau_1"'),
+        ("gate.tau_1=0.5", r"tau_1 \(0\.5\) is below tau_2"),
         ("dla.lap.block=2", r'"dla\.lap\.blocks"'),
         ("data.0.min_scor=3", r'"data\.0\.min_score"'),
         ("data.3.folder=x", "list of 1"),
