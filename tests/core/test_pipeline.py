@@ -381,7 +381,7 @@ def test_another_adapter_does_not_run_the_mllm_again(folder, monkeypatch):
 def test_an_adapter_that_does_not_fit_changes_nothing(folder):
     toy = toyworld.load(folder, UNTRAINED)
     pipeline = SqueezePipeline.from_toy_world(toy, fuse=False)
-    before, spec = latents(pipeline), toy.adapter.replace(config.mllm, final_norm_hash="0" * 16)
+    before, spec = latents(pipeline), replace(toy.adapter.config.mllm, final_norm_hash="0" * 16)
     wrong = replace(toy.adapter, config=toy.adapter.config.model_copy(update={"mllm": spec}))
     with pytest.raises(SqueezeError, match="final_norm_hash"):
         pipeline.use_adapter(wrong)
