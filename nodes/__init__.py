@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders
 from .conditioning import LoadConditioning, SaveConditioning
 from .dla import Aggregate, LoadAdapter
+from .encode_plan import EncodePlan
 from .gate import TimestepGate
 from .layout import ApplyLayout, SubjectNode
 from .mllm import Encode, LoadMLLM, WritePrompt
@@ -36,6 +37,7 @@ class SqueezeExtension(ComfyExtension):
             TimestepGate,
             SubjectNode,
             ApplyLayout,
+            EncodePlan,
             Sigmas,
             ShowGate,
             ShowLayers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io
@@ -15,7 +16,10 @@ from ..squeeze_core.references import References
 from ..squeeze_core.windows import Part, parts
 from .attention import KEY, Heard, carried, heard_upstream, region_of, with_rules
 from .gate import PERCENT_OPTIONS
-from .sockets import CATEGORY, Boxes, ReferenceLatents, Subjects
+from .sockets import CATEGORY, Boxes, Plans, ReferenceLatents, Subjects
+
+if TYPE_CHECKING:
+    from ..squeeze_core.planning.plan import ScenePlan
 
 Entry = list  # [tokens, options], as ComfyUI has it
 RANGES = ("timestep_start", "timestep_end", *PERCENT_OPTIONS)
@@ -122,6 +126,12 @@ class ApplyLayout(io.ComfyNode):
                     tooltip="A place for each subject, in their order, from Create Bounding Boxes on a canvas of "
                     "the picture's size. Instead of the places that the subjects have.",
                 ),
+                Plans.Input(
+                    "plan",
+                    optional=True,
+                    tooltip="The same from Plan Scene or Edit Plan: its first plan, subjects in the order of their "
+                    "numbers. Not needed after Encode Plan.",
+                ),
                 io.Float.Input(
                     "until",
                     default=0.0,
@@ -140,8 +150,14 @@ class ApplyLayout(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, subjects, conditioning=None, boxes=None, until: float = 0.0) -> io.NodeOutput:
-        placed = subjects if boxes is None else _placed(subjects, boxes)
+    def execute(cls, subjects, conditioning=None, boxes=None, plan=None, until: float = 0.0) -> io.NodeOutput:
+        if boxes is not None and plan is not None:
+            raise SqueezeError("There are boxes and a plan. Connect one of them: both say where subjects stand.")
+        placed = subjects
+        if boxes is not None:
+            placed = _placed(subjects, boxes)
+        elif plan is not None:
+            placed = _planned(subjects, plan[0])
         return io.NodeOutput(laid_out(placed, conditioning, until))
 
 
@@ -260,6 +276,23 @@ def _options(entries: list[Entry], references: list[References | None]) -> dict:
     if methods:
         (options["reference_latents_method"],) = methods
     return options
+
+
+def place_of(plan: ScenePlan, number: int) -> Region:
+    """The cells of a plan's subject."""
+    return Region(mask=(torch.tensor(plan.grid) == number).float())
+
+
+def _planned(subjects: tuple[Subject, ...], plan: ScenePlan) -> tuple[Subject, ...]:
+    from ..squeeze_core.planning.checks import check
+
+    numbers = sorted(check(plan).numbers)
+    if len(numbers) != len(subjects):
+        raise SqueezeError(
+            f"There are {len(subjects)} subjects, and {len(numbers)} in the plan. Give each subject of the plan a "
+            "Subject node."
+        )
+    return tuple(replace(subject, place=place_of(plan, number)) for subject, number in zip(subjects, numbers))
 
 
 def _placed(subjects: tuple[Subject, ...], given: object) -> tuple[Subject, ...]:

@@ -18,6 +18,7 @@ NODES = {
     "SqueezeTimestepGate",
     "SqueezeSubject",
     "SqueezeApplyLayout",
+    "SqueezeEncodePlan",
     "SqueezeSigmas",
     "SqueezeShowGate",
     "SqueezeShowLayers",

@@ -210,3 +210,59 @@ def test_a_layout_of_subjects_gives_the_same_latents(pack, parts, pipeline, pict
     assert_same(ours.latents, theirs)
     alone = pipeline.generate(PROMPT, pictures, settings)
     assert (ours.latents - alone.latents).abs().max() > 1e-2
+
+
+def test_a_plan_gives_the_same_latents(pack, parts, pipeline, pictures):
+    """Encode Plan, Apply Layout and the gate with stock samplers, and `generate --plan`'s way headless."""
+    import comfy.sample
+    import comfy.samplers
+
+    from squeeze_core.planning.plan import ScenePlan
+    from squeeze_core.scene import generate_scene, placed_subjects
+
+    written = {
+        "subjects": [
+            {"number": 1, "picture": 2, "caption": "a photo of the heart, on the left, on a beach", "depth": 1},
+            {"number": 2, "picture": 1, "caption": "a photo of the star, on the right, on a beach", "depth": 2},
+        ],
+        "grid": [[0] * 8] * 2 + [[1] * 3 + [0] * 2 + [2] * 3] * 6,
+    }
+    settings = GenerationSettings(
+        height=HEIGHT, width=WIDTH, steps=STEPS, long_side=LONG_SIDE, guidance=2.5, placement="uxo", seed=1,
+        gate=Gate(0.95, 0.7),
+    )  # fmt: skip
+    ours = generate_scene(pipeline, placed_subjects(ScenePlan.parse(written), pictures), settings)
+
+    model, vae, mllm, dla, _ = parts
+    references = None
+    for picture in pictures:
+        references, _ = outputs(
+            pack("nodes.references").ReferenceTokens, vae, tensor(picture), LONG_SIDE, "uxo", references=references
+        )
+    plans = (pack("squeeze_core.planning.plan").ScenePlan.parse(written),)
+    subjects, scene, negative = outputs(
+        pack("nodes.encode_plan").EncodePlan, plans, mllm, dla, references=references
+    )
+    assert len(scene) == 1
+    layout = pack("nodes.layout").ApplyLayout
+    (joined,) = outputs(layout, subjects)
+    (gated,) = outputs(pack("nodes.gate").TimestepGate, joined, 0.95, 0.7, "drop", 2.5)
+    (sigmas,) = outputs(pack("nodes.sigmas").Sigmas, model, STEPS, settings.curve, 1.0)
+    empty = torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8)
+    theirs = comfy.sample.sample_custom(
+        model, comfy.sample.prepare_noise(empty, 1), 1.0, comfy.samplers.sampler_object("euler"), sigmas, gated,
+        negative, empty, disable_pbar=True, seed=1,
+    )  # fmt: skip
+    assert_same(ours.latents, theirs)
+    # Subject nodes in the order of the numbers take their places from the plan.
+    (placed,) = outputs(layout, subjects[::-1], plan=plans)
+    rules = pack("nodes.attention").rules_of(placed[0][1])
+    assert [place.mask.sum() for _, place in rules.places] == [18, 18]
+    error = pack("squeeze_core.errors").SqueezeError
+    with pytest.raises(error, match="1 subjects, and 2 in the plan"):
+        outputs(layout, subjects[:1], plan=plans)
+    with pytest.raises(error, match="boxes and a plan"):
+        outputs(layout, subjects, boxes=[[]], plan=plans)
+    with pytest.raises(error, match="picture 2, but there are 1"):
+        few = references.of(references.latents[:1])
+        outputs(pack("nodes.encode_plan").EncodePlan, plans, mllm, dla, references=few)
