@@ -12,6 +12,7 @@ from ..squeeze_core.adapter import AdapterConfig
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.flux.conditioning import POOLED_WIDTH, null
 from ..squeeze_core.layers import LayerSelection
+from ..squeeze_core.mllm.reading import PLAIN
 from ..squeeze_core.mllm.states import LayerStates
 from . import folders, hosting
 from .lora import apply_lora
@@ -48,7 +49,8 @@ class LoadAdapter(io.ComfyNode):
                     min=-2.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Of the LoRA. 1 is what was trained; 0 leaves the model as it is.",
+                    tooltip="Of the LoRA. 1 is what was trained; 0 leaves the model as it is. Without effect where "
+                    "the adapter has none, as X2I's aligners.",
                 ),
             ],
             outputs=[
@@ -108,7 +110,7 @@ class Aggregate(io.ComfyNode):
                     optional=True,
                     tooltip="Only for adapters trained with CLIP-L's pooled vector: a CLIP Text "
                     "Encode of the prompt. "
-                    "Its pooled vector is taken, its tokens are not.",
+                    "Its pooled vector is taken, its tokens are not. X2I's aligners make their own.",
                 ),
             ],
             outputs=[
@@ -133,14 +135,14 @@ class Aggregate(io.ComfyNode):
 
     @classmethod
     def execute(cls, states, dla, text_layers: str, image_layers: str, clip_l=None) -> io.NodeOutput:
-        pooled = _pooled(clip_l, dla.config.pooled)
+        given = _pooled(clip_l, dla.config.pooled)
         _warn_of_another_reading(states, dla.config)
         context, weights = dla.aggregate(
             states,
             text_layers=LayerSelection.parse(text_layers),
             image_layers=LayerSelection.parse(image_layers),
         )
-        pooled = pooled.to(context)
+        pooled = (dla.pooled_vector(context) if given is None else given).to(context)
         shared = {"guidance": dla.config.guidance}
         positive = {**shared, "pooled_output": pooled, "reference_latents_method": dla.config.placement}
         tokens, vector = null(context[None], pooled)
@@ -156,6 +158,7 @@ def _recommended(config: AdapterConfig) -> str:
         f"guidance: {config.guidance}",
         f"tiles: {config.tiles}",
         f"system_prompt: {config.system_prompt}" if config.system_prompt else "",
+        "connect dla to for_adapter of Encode Text and Pictures" if config.reading != PLAIN else "",
         f"pooled: {config.pooled}",
         f"trained by: {config.trained_by}" if config.trained_by else "untrained",
     ]
@@ -164,25 +167,23 @@ def _recommended(config: AdapterConfig) -> str:
 
 def _warn_of_another_reading(states: LayerStates, config: AdapterConfig) -> None:
     """Say in the log when the MLLM was asked otherwise than in training. It may be meant, so it is not refused."""
-    found = []
-    if states.tiles not in (None, config.tiles) and states.image_tokens:
-        found.append(f"tiles is {states.tiles}, and the adapter was trained with {config.tiles}")
-    if states.system_prompt not in (None, config.system_prompt):
-        found.append(
-            f'system_prompt is "{states.system_prompt}", and the adapter was trained with "{config.system_prompt}"'
-        )
-    if found:
-        logging.warning("Squeeze: %s. Set it in Encode Text and Pictures.", "; ".join(found))
+    if found := config.asked_otherwise(states):
+        logging.warning("Squeeze: %s. Connect dla to for_adapter of Encode Text and Pictures.", "; ".join(found))
 
 
-def _pooled(clip_l, trained_with: str) -> torch.Tensor:
+def _pooled(clip_l, trained_with: str) -> torch.Tensor | None:
+    """[1, 768]; None where the aligner makes its own."""
     if clip_l is None:
+        if trained_with == "aligner":
+            return None
         if trained_with == "clip_l":
             raise SqueezeError(
                 "This adapter was trained with CLIP-L's pooled vector and none is connected. Connect a CLIP Text "
                 "Encode of the same prompt to clip_l."
             )
         return torch.zeros(1, POOLED_WIDTH)
+    if trained_with == "aligner":
+        raise SqueezeError("This adapter makes its own pooled vector. Disconnect clip_l.")
     if trained_with == "zeros":
         raise SqueezeError("This adapter was trained with a pooled vector of zeros. Disconnect clip_l.")
     pooled = clip_l[0][1].get("pooled_output")

@@ -346,6 +346,12 @@ class HostedDLA:
             context, weights = self.module(there.states, there.image_mask, **options)
         return context.to(comfy.model_management.intermediate_device()), weights
 
+    def pooled_vector(self, context: torch.Tensor) -> torch.Tensor:
+        """The aligner's pooled vector [1, width] of a context [tokens, context], where that lies."""
+        load_models([self.patcher], 8 * context.numel() * self.dtype.itemsize)
+        with torch.no_grad():
+            return self.module.vector(context.to(self.patcher.load_device, self.dtype)).to(context.device)
+
 
 def _is_dynamic(patcher: comfy.model_patcher.ModelPatcher) -> bool:
     return getattr(patcher, "is_dynamic", lambda: False)()  # older patchers lack it

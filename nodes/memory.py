@@ -18,8 +18,10 @@ PATCHES_PER_TOKEN = 4  # both families merge 2 x 2 patches of the vision tower i
 def prompt_tokens(prompt: Prompt) -> tuple[int, int]:
     """(text, image) tokens of a prompt, at most: two characters a token, all tiles and the overview used."""
     tiles = prompt.tiles + (prompt.tiles > 1)
-    text = (len(prompt.text) + len(prompt.system_prompt)) // 2 + 64
-    return text, len(prompt.images) * tiles * TOKENS_PER_TILE
+    words = prompt.reading.words(prompt.text, len(prompt.images))
+    text = (len(words) + len(prompt.system_prompt)) // 2 + 64
+    image = len(prompt.images) * tiles * TOKENS_PER_TILE
+    return max(text, prompt.reading.pad_to - image), image
 
 
 def encode_bytes(config: Any, prompt: Prompt, item: int, *, stored: bool) -> int:

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..squeeze_core.mllm.backbone import Prompt
 from . import folders, hosting
 from .images import pictures
-from .sockets import CATEGORY, MLLM, States, pictures_input
+from .sockets import CATEGORY, DLA, MLLM, States, pictures_input
 
 NO_MODEL = "(no MLLM found)"
 DTYPES = ["default", "bf16", "fp16", "fp8_e4m3fn"]
@@ -112,16 +112,32 @@ class Encode(io.ComfyNode):
                     "adapters are trained "
                     "with 1 unless they say otherwise.",
                 ),
+                DLA.Input(
+                    "for_adapter",
+                    optional=True,
+                    tooltip="The dla of Load Squeeze Adapter. Text, pictures and padding are then put as the "
+                    "adapter was trained; system_prompt and tiles are its own, and those here are not read.",
+                ),
             ],
             outputs=[States.Output(display_name="states", tooltip="Hidden states of every layer, for Aggregate.")],
         )
 
     @classmethod
     def execute(
-        cls, mllm, prompt: str, images=None, system_prompt: str = "", tiles: int = 1, **unknown
+        cls,
+        mllm,
+        prompt: str,
+        images=None,
+        system_prompt: str = "",
+        tiles: int = 1,
+        for_adapter=None,
+        **unknown,
     ) -> io.NodeOutput:
-        given = pictures(images, unknown)
-        return io.NodeOutput(mllm.encode(Prompt(prompt, given, system_prompt, tiles)))
+        asked = Prompt(prompt, pictures(images, unknown), system_prompt, tiles)
+        if for_adapter is not None:
+            for_adapter.config.check_mllm(mllm.identity)  # before it works for nothing
+            asked = for_adapter.config.prompt(asked.text, asked.images)
+        return io.NodeOutput(mllm.encode(asked))
 
 
 class WritePrompt(io.ComfyNode):

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,8 +24,13 @@ from .files import checked_header, save_atomically
 from .flux.lora import check_lora
 from .flux.spec import DiTSpec
 from .gate import Gate
-from .mllm.backbone import MLLMIdentity
+from .mllm.backbone import MLLMIdentity, Prompt
 from .mllm.prompt import MAX_TILES, PROMPT_TEMPLATE
+from .mllm.reading import PLAIN, Reading
+from .mllm.states import LayerStates
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FORMAT = 1
 HEADER_KEY = "squeeze"
@@ -44,7 +49,8 @@ class AdapterConfig(BaseModel):
 
     mllm: that the aggregator was trained on. gate: that the model was trained for; a user may set another.
     prompt_template: how text and pictures were put to the MLLM; a version that reads them otherwise refuses.
-    pooled: the pooled vector that FLUX was trained with here, "zeros" or that of CLIP-L.
+    reading: form of the text, size of pictures, padding. system_prompt, tiles: see `Prompt`.
+    pooled: the pooled vector that FLUX was trained with here: "zeros", that of CLIP-L, or the aligner's own.
     guidance: the value for FLUX's guidance embedding. lora_rank: 0 for no LoRA.
     trained_by: free text; empty means that the weights are untrained.
     """
@@ -58,7 +64,8 @@ class AdapterConfig(BaseModel):
     prompt_template: Literal["chatml-pictures-first-v1"] = PROMPT_TEMPLATE
     system_prompt: str = ""
     tiles: int = Field(default=1, ge=1, le=MAX_TILES)
-    pooled: Literal["zeros", "clip_l"] = "zeros"
+    reading: Reading = PLAIN
+    pooled: Literal["zeros", "clip_l", "aligner"] = "zeros"
     gate: Gate = Gate()
     placement: Literal["uxo", "offset", "index"] = "uxo"
     attention: Literal["joint", "cached"] = "joint"
@@ -75,7 +82,23 @@ class AdapterConfig(BaseModel):
         ):
             if pooled != joined:
                 raise SqueezeError(f"dla.{name} is {pooled} and the model beside it asks for {joined}")
+        if self.pooled == "aligner" and self.dla.variant != "convolution":
+            raise SqueezeError(f'pooled is "aligner", which the variant "{self.dla.variant}" does not have')
         return self
+
+    def prompt(self, text: str, images: tuple[Image, ...] = ()) -> Prompt:
+        """As the MLLM was asked in training."""
+        return Prompt(text, images, self.system_prompt, self.tiles, self.reading)
+
+    def asked_otherwise(self, states: LayerStates) -> list[str]:
+        """Where the MLLM was asked otherwise than in training, each with both values; unknown is passed over."""
+        found = []
+        if states.tiles not in (None, self.tiles) and states.image_tokens and not self.reading.picture_side:
+            found.append(f"tiles is {states.tiles}, and the adapter was trained with {self.tiles}")
+        if states.system_prompt not in (None, self.system_prompt):
+            given, trained = states.system_prompt, self.system_prompt
+            found.append(f'system_prompt is "{given}", and the adapter was trained with "{trained}"')
+        return found + ([] if states.reading is None else self.reading.unlike(states.reading))
 
     def check_mllm(self, given: MLLMIdentity) -> None:
         """Raise `SqueezeError` with both values unless `given` is the MLLM trained on."""

@@ -1,24 +1,27 @@
 """Dual Layer Aggregator (DLA, section 3.3): layer states of an MLLM become the DiT's context.
 
 Text tokens and image tokens have a LAP each; neither sees the other's tokens or weights. The projector then
-takes both to the width of the DiT's context. The baselines of Table 6 are the other variants.
+takes both to the width of the DiT's context. The baselines of Table 6 are the other variants, and X2I's aligner,
+whose layers and projector are in `aligner.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
+from .aligner import AlignerConfig, AlignerProjector, LayerConvolution
 from .errors import SqueezeError
 from .lap import LAPConfig, LayerwiseAttentionPooling, RMSNorm
 from .layers import LayerSelection
 
-Variant = Literal["dual", "single", "last_layer", "blend_vit", "mix_vit"]
-
+# Those in which a token's context depends on its own states alone.
+Tokenwise = Literal["dual", "single", "last_layer", "blend_vit", "mix_vit"]
+Variant = Literal[Tokenwise, "convolution"]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,7 +31,7 @@ class DLASettings(BaseModel):
 
     variant: "dual" (the paper's), or a row of Table 6: "single" LAP for both, "last_layer", "blend_vit" (a
         learned scalar mix of layer 0 and the last at image tokens, DreamEngine), "mix_vit" (layer 0 at image
-        tokens, last layer at text tokens).
+        tokens, last layer at text tokens). "convolution" is X2I's aligner, see `aligner`, and not token by token.
     text_layers, image_layers: the layers trained on (Table B), not those zeroed at inference (Table A).
         A single LAP has one set, so both must be equal.
     """
@@ -39,6 +42,7 @@ class DLASettings(BaseModel):
     text_layers: str = "all"
     image_layers: str = "all"
     lap: LAPConfig = LAPConfig()
+    aligner: AlignerConfig = AlignerConfig()
 
     @field_validator("text_layers", "image_layers")
     @classmethod
@@ -77,12 +81,14 @@ class LayerWeights:
     text, image: [layers] float32, or None where there were no such tokens or no LAP. Each is the mean over
         tokens and heads of the pooled attention a_j; signed, because layer weights are.
     text_direct, image_direct: [layers] float32, the learned layer weights w_i, the same for every prompt.
+    note: what to say beside the plot.
     """
 
     text: torch.Tensor | None
     image: torch.Tensor | None
     text_direct: torch.Tensor | None
     image_direct: torch.Tensor | None
+    note: str = ""
 
 
 class Projector(nn.Module):
@@ -106,7 +112,7 @@ class DualLayerAggregator(nn.Module):
     def __init__(self, config: DLAConfig) -> None:
         super().__init__()
         self.config = config
-        self.text = self.image = self.both = self.blend = None
+        self.text = self.image = self.both = self.blend = self.plane = None
         if config.variant == "dual":
             self.text = self._lap(config.trained(image=False))
             self.image = self._lap(config.trained(image=True))
@@ -120,6 +126,8 @@ class DualLayerAggregator(nn.Module):
         elif config.variant == "blend_vit":
             self.blend = nn.Linear(2, 1, bias=False)
             nn.init.constant_(self.blend.weight, 0.5)
+        elif config.variant == "convolution":
+            self.plane = LayerConvolution(config.layers, config.aligner)
 
     def _lap(self, layers: list[int]) -> LayerwiseAttentionPooling:
         return LayerwiseAttentionPooling(self.config.hidden, len(layers), self.config.lap)
@@ -137,10 +145,13 @@ class DualLayerAggregator(nn.Module):
 
         states: [layers, tokens, hidden]. image_mask: [tokens] bool.
         text_layers, image_layers: layers left standing at inference; the others are zeroed (Table A).
+        folded: of LAPs, see there. Whatever it is, a convolution goes over the tokens in chunks.
         Returns [tokens, hidden] in the order of the tokens, and the layer weights.
         Raises `SqueezeError` when the states do not fit or a selection names a layer that does not exist.
         """
         self._check(states, image_mask)
+        if self.plane is not None:
+            return self._convolve(self.plane, states, image_mask, text_layers, image_layers)
         pooled = states.new_empty(states.shape[1:])
         given: dict[bool, torch.Tensor | None] = {}
         for image, selection in ((False, text_layers), (True, image_layers)):
@@ -151,6 +162,28 @@ class DualLayerAggregator(nn.Module):
                 chosen = chosen * kept[:, None, None].to(states.dtype)
             pooled[tokens], given[image] = self._pool(chosen, image, folded)
         return pooled, LayerWeights(given[False], given[True], self._direct(False), self._direct(True))
+
+    def _convolve(
+        self,
+        plane: LayerConvolution,
+        states: torch.Tensor,
+        image_mask: torch.Tensor,
+        text_layers: LayerSelection | None,
+        image_layers: LayerSelection | None,
+    ) -> tuple[torch.Tensor, LayerWeights]:
+        """All tokens together, with their neighbours."""
+        kept = None
+        if text_layers is not None or image_layers is not None:
+            every = torch.ones(states.shape[0], dtype=torch.bool, device=states.device)
+            text, image = (
+                every if selection is None else selection.mask(states.shape[0], states.device)
+                for selection in (text_layers, image_layers)
+            )
+            kept = torch.where(image_mask, image[:, None], text[:, None])
+            if bool(kept.all()):
+                kept = None
+        given = plane.layer_weights()
+        return plane(states, kept), LayerWeights(None, None, given, given, "The aligner's own, for every prompt.")
 
     def _pool(self, states: torch.Tensor, image: bool, folded: bool | None):
         """[layers, tokens, hidden] of one modality -> [tokens, hidden], and [layers] what each layer gave."""
@@ -216,8 +249,21 @@ class Aggregator(nn.Module):
         super().__init__()
         self.config = config
         self.dla = DualLayerAggregator(config)
-        self.projector = Projector(config.hidden, config.context)
+        self.projector: Any
+        if config.variant == "convolution":
+            self.projector = AlignerProjector(config.hidden, config.context, config.aligner)
+        else:
+            self.projector = Projector(config.hidden, config.context)
 
     def forward(self, states: torch.Tensor, image_mask: torch.Tensor, **options):
         pooled, weights = self.dla(states, image_mask, **options)
         return self.projector(pooled), weights
+
+    def vector(self, context: torch.Tensor) -> torch.Tensor:
+        """Context [tokens, context] -> the aligner's pooled vector [1, width], in CLIP-L's place.
+
+        Raises `SqueezeError` where the variant has none.
+        """
+        if not isinstance(self.projector, AlignerProjector):
+            raise SqueezeError(f'The variant "{self.config.variant}" gives no pooled vector; "convolution" does.')
+        return self.projector.vector(context)

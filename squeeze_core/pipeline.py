@@ -99,7 +99,7 @@ class SqueezePipeline:
         flux: str | Path,
         vae: str | Path | None,
         mllm: str | Path,
-        adapter: str | Path,
+        adapter: str | Path | Adapter,
         *,
         clip: str | Path | None = None,
         dtype: loading.Dtype = "default",
@@ -112,13 +112,14 @@ class SqueezePipeline:
         """Load everything from the disk; nothing is downloaded.
 
         flux, vae: diffusers folders, or .safetensors files in the published layout; vae None means the VAE in
-        the folder of flux. mllm: a folder, see `mllm.load`. adapter: a file. clip: a folder, see `clip.load`, for
-        an adapter that asks for it; None means the one in the folder of flux. dtype: of FLUX and the VAE.
-        strength, fuse: of the LoRA, see `apply_lora`. Raises `SqueezeError` for what does not fit.
+        the folder of flux. mllm: a folder, see `mllm.load`. adapter: a file, or as loaded. clip: a folder, see
+        `clip.load`, for an adapter that asks for it; None means the one in the folder of flux. dtype: of FLUX and
+        the VAE. strength, fuse: of the LoRA, see `apply_lora`. Raises `SqueezeError` for what does not fit.
         """
         from .mllm.loading import load as load_mllm
 
-        loaded = adapter_file.load(adapter)  # the smallest first: its mistakes should not cost minutes
+        # The smallest first: its mistakes should not cost minutes.
+        loaded = adapter if isinstance(adapter, Adapter) else adapter_file.load(adapter)
         backbone = load_mllm(mllm, mllm_dtype, device="cpu")
         loaded.config.check_mllm(backbone.identity)
         words = clip_text.load(flux if clip is None else clip) if loaded.config.pooled == "clip_l" else None
@@ -213,6 +214,7 @@ class SqueezePipeline:
                 tuple(images if mllm_images is None else mllm_images),
                 self.config.system_prompt if settings.system_prompt is None else settings.system_prompt,
                 self.config.tiles if settings.tiles is None else settings.tiles,
+                self.config.reading,
             ),
             progress,
         )
@@ -221,7 +223,7 @@ class SqueezePipeline:
         gate = settings.gate or self.config.gate
         latents = self.sample(
             context[None],
-            self.pooled_vector(pooled, prompt),
+            self.pooled_vector(pooled, prompt, context),
             encoded,
             noise,
             levels,
@@ -237,7 +239,7 @@ class SqueezePipeline:
     @torch.no_grad()
     def encode(self, prompt: Prompt, progress: Progress | None = None) -> LayerStates:
         """The MLLM's states for a prompt, on the CPU; kept for the next time."""
-        key = (prompt.text, tuple(map(_digest, prompt.images)), prompt.system_prompt, prompt.tiles)
+        key = (prompt.text, tuple(map(_digest, prompt.images)), prompt.system_prompt, prompt.tiles, prompt.reading)
         if key not in self._prompts:
             with self._at_work(self.mllm.model):
                 states = self.mllm.encode(
@@ -381,12 +383,18 @@ class SqueezePipeline:
             )
         return noise
 
-    def pooled_vector(self, pooled: torch.Tensor | None, prompt: str) -> torch.Tensor:
-        """[1, 768]: that given, or as the adapter was trained with. Raises `SqueezeError`."""
+    def pooled_vector(self, pooled: torch.Tensor | None, prompt: str, context: torch.Tensor) -> torch.Tensor:
+        """[1, 768]: that given, or as the adapter was trained with. Raises `SqueezeError`.
+
+        context: [tokens, width], of which an aligner makes its own.
+        """
         width = self.transformer.config.pooled_projection_dim
         if pooled is None:
             if self.config.pooled == "zeros":
                 return torch.zeros(1, width, device=self.device)
+            if self.config.pooled == "aligner":
+                with self._at_work(self.dla):
+                    return _of_width(self.dla.vector(context), width)
             if self.clip is None:
                 raise SqueezeError(
                     "This adapter was trained with CLIP-L's pooled vector. Load the pipeline with a clip, or give "
@@ -394,9 +402,13 @@ class SqueezePipeline:
                 )
             with self._at_work(self.clip.model):
                 return self.clip.encode([prompt])
-        if tuple(pooled.shape) != (1, width):
-            raise SqueezeError(f"The pooled vector is {list(pooled.shape)}; it must be [1, {width}].")
-        return pooled.to(self.device)
+        return _of_width(pooled, width).to(self.device)
+
+
+def _of_width(pooled: torch.Tensor, width: int) -> torch.Tensor:
+    if tuple(pooled.shape) != (1, width):
+        raise SqueezeError(f"The pooled vector is {list(pooled.shape)}; it must be [1, {width}].")
+    return pooled
 
 
 def _check(config: AdapterConfig, mllm: Backbone, transformer: FluxTransformer2DModel) -> None:

@@ -174,6 +174,8 @@ def plot_layers(weights: LayerWeights) -> Image.Image:
         sentence = ""
         if direct is None:
             sentence = "This variant has no layerwise attention pooling here."
+        elif weights.note:
+            sentence = weights.note
         elif attention is None:
             sentence = f"This prompt has no {title.lower()}; only the learned layer weights are shown."
         if sentence:

@@ -106,7 +106,7 @@ def generate_scene(
     gate = settings.gate or pipeline.config.gate
     latents = pipeline.sample(
         torch.cat(contexts)[None],
-        pipeline.pooled_vector(pooled, said[0][1]),
+        pipeline.pooled_vector(pooled, said[0][1], contexts[0]),
         encoded,
         start,
         levels,
@@ -126,4 +126,5 @@ def _prompt(
 ) -> Prompt:
     config = pipeline.config
     system = config.system_prompt if settings.system_prompt is None else settings.system_prompt
-    return Prompt(text, images, system, config.tiles if settings.tiles is None else settings.tiles)
+    tiles = config.tiles if settings.tiles is None else settings.tiles
+    return Prompt(text, images, system, tiles, config.reading)

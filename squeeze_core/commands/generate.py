@@ -37,6 +37,7 @@ def generate(
     vae: options.Vae = None,
     mllm: options.Mllm = None,
     adapter: options.AdapterFile = None,
+    aligner: options.Aligner = None,
     clip: options.Clip = None,
     strength: Annotated[float, typer.Option(help="Of the adapter's LoRA.")] = 1.0,
     height: Annotated[int, typer.Option(help="Pixels, a multiple of 16; 0: 1024, toy world 128.")] = 0,
@@ -80,7 +81,7 @@ def generate(
         raise SqueezeError(f"until is {until:g}; it is a sigma in 0 (to the end) to 1 (not at all).")
     images = [read_picture(path) for path in reference]
     masks = [read_mask(path) for path in mask] if mask else None
-    models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, device or None, offload)
+    models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, device or None, offload, aligner)
     from ..flux.lora import check_strength
     from ..generation import GenerationSettings
     from ..layers import LayerSelection

@@ -10,7 +10,7 @@ from ..errors import SqueezeError
 from .console import say
 
 if TYPE_CHECKING:
-    from ..adapter import AdapterConfig
+    from ..adapter import Adapter, AdapterConfig
     from ..gate import Gate
     from ..pipeline import SqueezePipeline
 
@@ -33,9 +33,13 @@ class Models:
     mllm_dtype: str
     device: str | None
     offload: bool
+    aligner: Path | None = None  # X2I's file in place of an adapter
 
     def __post_init__(self) -> None:
-        needed = {"--flux": self.flux, "--mllm": self.mllm, "--adapter": self.adapter}
+        if self.aligner is not None and self.adapter is not None:
+            raise SqueezeError("Both --adapter and --aligner are given. Give one of them.")
+        adapter = self.adapter if self.aligner is None else self.aligner
+        needed = {"--flux": self.flux, "--mllm": self.mllm, "--adapter": adapter}
         missing = [name for name, path in needed.items() if path is None]
         if missing and (len(missing) < len(needed) or self.vae is not None or self.clip is not None):
             raise SqueezeError(
@@ -73,14 +77,27 @@ class Models:
         from .. import adapter as adapter_file
         from .. import toyworld
 
+        if self.aligner is not None:
+            return self._aligned().config
         return adapter_file.read_config(toyworld.build().adapter if self.adapter is None else self.adapter)
+
+    def _aligned(self) -> Adapter:
+        """The adapter that the aligner's file gives, or holds already."""
+        from .. import adapter as adapter_file
+        from .. import x2i
+
+        assert self.aligner is not None and self.mllm is not None
+        if x2i.is_aligner(self.aligner):
+            return x2i.read(self.aligner, self.mllm)
+        return adapter_file.load(self.aligner)
 
     def load(self, strength: float = 1.0) -> SqueezePipeline:
         """strength: of the adapter's LoRA. Says on stderr what is loaded. Raises `SqueezeError`."""
         from .. import toyworld
         from ..pipeline import SqueezePipeline
 
-        if self.flux is None or self.mllm is None or self.adapter is None:
+        adapter = self.adapter if self.aligner is None else self._aligned()
+        if self.flux is None or self.mllm is None or adapter is None:
             toy = toyworld.load()
             say(f"Toy world: {toy.notice}.")
             return SqueezePipeline.from_toy_world(toy, strength=strength, device=self.device or "cpu")
@@ -89,7 +106,7 @@ class Models:
             self.flux,
             self.vae,
             self.mllm,
-            self.adapter,
+            adapter,
             clip=self.clip,
             dtype=self.dtype,  # type: ignore[arg-type]  # checked by the loader
             mllm_dtype=self.mllm_dtype,

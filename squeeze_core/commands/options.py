@@ -15,6 +15,10 @@ Vae = Annotated[
 ]
 Mllm = Annotated[Optional[Path], typer.Option(help="Folder of InternVL3 (-hf) or Qwen2.5-VL.")]  # noqa: UP045
 AdapterFile = Annotated[Optional[Path], typer.Option(help="Adapter .safetensors made for both.")]  # noqa: UP045
+Aligner = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="X2I's aligner as downloaded, .pt, in place of --adapter. Converted, it is an --adapter."),
+]
 Clip = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="Folder of CLIP-L, if the adapter asks for it; not needed with a whole diffusers folder."),

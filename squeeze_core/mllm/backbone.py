@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
+from .reading import PLAIN, Reading
 from .states import LayerStates
 
 if TYPE_CHECKING:
@@ -51,12 +52,14 @@ class Prompt:
     system_prompt: empty for none (the template's own default is not added behind the user's back).
     tiles: tiles a picture may be cut into, 1 to 12; 1 means 256 tokens a picture for InternVL3.
         Families without tiles (Qwen2.5-VL) read it as a budget of tiles * 256 tokens a picture.
+    reading: form of the text, size of pictures and padding, where an adapter wants another than the plain one.
     """
 
     text: str
     images: tuple[Image, ...] = field(default=())
     system_prompt: str = ""
     tiles: int = 1
+    reading: Reading = PLAIN
 
 
 class Backbone(ABC):

@@ -21,6 +21,7 @@ from .backbone import Backbone, MLLMIdentity, Progress, Prompt
 from .capture import captured_layers
 from .folders import download_line
 from .prompt import chat_text, check_prompt
+from .reading import PLAIN, Reading
 from .states import LayerStates
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class TransformersBackbone(Backbone):
             )
 
     @abstractmethod
-    def pictures(self, images: list[Image], tiles: int) -> tuple[list[str], dict[str, torch.Tensor]]:
+    def pictures(
+        self, images: list[Image], tiles: int, reading: Reading = PLAIN
+    ) -> tuple[list[str], dict[str, torch.Tensor]]:
         """For each RGB picture the text that stands for it in the prompt, and the model's picture inputs."""
 
     def encode(
@@ -111,7 +114,8 @@ class TransformersBackbone(Backbone):
         with torch.no_grad(), captured_layers(inner.language_model, store_device, progress) as capture:
             inner(**inputs, use_cache=False)
         image_mask = (inputs["input_ids"][0] == self.config.image_token_id).to(store_device)
-        return LayerStates(capture.states, image_mask, self.identity.label, prompt.system_prompt, prompt.tiles)
+        asked = (prompt.system_prompt, prompt.tiles, prompt.reading)
+        return LayerStates(capture.states, image_mask, self.identity.label, *asked)
 
     def generate(
         self,
@@ -201,9 +205,10 @@ class TransformersBackbone(Backbone):
     def inputs(self, prompt: Prompt, device: torch.device | str) -> dict[str, torch.Tensor]:
         """What the model's forward takes for one prompt, on `device`: input_ids [1, tokens] and the rest."""
         check_prompt(prompt)
-        marks, extra = self.pictures([as_rgb(image) for image in prompt.images], prompt.tiles)
+        marks, extra = self.pictures([as_rgb(image) for image in prompt.images], prompt.tiles, prompt.reading)
         encoded = self.tokenizer(chat_text(prompt, marks), return_tensors="pt")
         inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        inputs = prompt.reading.padded(inputs, self._padding())
         self._check_length(inputs["input_ids"].shape[1])
         if "mm_token_type_ids" in inspect.signature(self.model.model.forward).parameters:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.config.image_token_id).int()
@@ -226,6 +231,10 @@ class TransformersBackbone(Backbone):
     def _device(self, device: torch.device | str | None) -> torch.device | str:
         # Only when nothing was said: with paged weights a parameter may lie elsewhere than its computation.
         return self.model.model.language_model.norm.weight.device if device is None else device
+
+    def _padding(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self._ends()[-1] if pad is None else pad
 
     def _ends(self) -> list[int]:
         """Tokens after which the answer is over: end of message, and end of text as base models write it."""

@@ -1,4 +1,4 @@
-"""InternVL3 (and 3.5) in the -hf layout: tiles of 448 px, 256 tokens each."""
+"""InternVL3 (and 2.5, 3.5) in the -hf layout: tiles of 448 px, 256 tokens each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .family import TransformersBackbone
+from .reading import PLAIN, Reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,10 +34,13 @@ class InternVL(TransformersBackbone):
         rows, columns = (side // patch for side, patch in zip(vision.image_size, vision.patch_size, strict=True))
         return int(rows * columns * self.config.downsample_ratio**2)
 
-    def pictures(self, images: list[Image], tiles: int) -> tuple[list[str], dict[str, torch.Tensor]]:
+    def pictures(
+        self, images: list[Image], tiles: int, reading: Reading = PLAIN
+    ) -> tuple[list[str], dict[str, torch.Tensor]]:
         """pixel_values: [all tiles, 3, 448, 448]. More than one tile comes with a thumbnail besides.
 
-        The number of tiles is always given: the processor's own default makes 10 of a 1024x1024 picture.
+        The number of tiles is always given: the processor's own default makes 10 of a 1024x1024 picture. `reading`
+        has no say, because the vision tower reads one size.
         """
         if not images:
             return [], {}

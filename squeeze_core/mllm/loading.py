@@ -55,13 +55,25 @@ def load(
     opened = _opened(folder, weight_dtype)
     tokenizer, image_processor = _read_processors(opened)
     model, can_generate = _build(opened, weight_dtype, device)
-    identity = MLLMIdentity(
+    return opened.family(model, tokenizer, image_processor, _identity(opened), can_generate)
+
+
+def identify(folder: str | Path) -> MLLMIdentity:
+    """Which MLLM a folder holds, from its config and its final norm alone. Raises `SqueezeError`, as `load`."""
+    return _identity(_opened(folder, "default"))
+
+
+def _identity(opened: _Folder) -> MLLMIdentity:
+    if _FINAL_NORM not in opened.stored:
+        raise SqueezeError(
+            f"{opened.path} lacks {_FINAL_NORM}. Fetch the folder again: {download_line(opened.path)}"
+        )
+    return MLLMIdentity(
         model_type=opened.family.model_type,
         hidden_size=opened.config.text_config.hidden_size,
         layers=opened.config.text_config.num_hidden_layers,
         final_norm_hash=float32_hash(opened.stored[_FINAL_NORM]),
     )
-    return opened.family(model, tokenizer, image_processor, identity, can_generate)
 
 
 def load_model(

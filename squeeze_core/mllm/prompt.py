@@ -41,7 +41,8 @@ def chat_text(prompt: Prompt, pictures: Sequence[str]) -> str:
     pictures: for each picture, the tokens that stand for it, as the family writes them.
     """
     system = f"<|im_start|>system\n{prompt.system_prompt}<|im_end|>\n" if prompt.system_prompt else ""
-    user = f"<|im_start|>user\n{''.join(pictures)}{prompt.text}<|im_end|>\n"
+    marks, words = prompt.reading.marks(list(pictures)), prompt.reading.words(prompt.text, len(pictures))
+    user = f"<|im_start|>user\n{''.join(marks)}{words}<|im_end|>\n"
     return f"{system}{user}<|im_start|>assistant\n"
 
 

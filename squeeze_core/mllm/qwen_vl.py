@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .family import TransformersBackbone
+from .reading import PLAIN, Reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,20 +29,28 @@ class QwenVL(TransformersBackbone):
         (r"^model\.(?!language_model\.|visual\.)", "model.language_model."),
     )
 
-    def pictures(self, images: list[Image], tiles: int) -> tuple[list[str], dict[str, torch.Tensor]]:
+    def pictures(
+        self, images: list[Image], tiles: int, reading: Reading = PLAIN
+    ) -> tuple[list[str], dict[str, torch.Tensor]]:
         """pixel_values: [all patches, values of a patch]; image_grid_thw: [pictures, 3], in patches.
 
-        At most tiles * 256 tokens a picture; larger pictures are scaled down to fit, never cropped.
+        At most tiles * 256 tokens a picture, or what `reading` says; larger pictures are scaled down to fit, never
+        cropped.
         """
         if not images:
             return [], {}
         merge = self.image_processor.merge_size
         side = merge * self.image_processor.patch_size
+        most = tiles * _TOKENS_PER_TILE
+        if reading.picture_side and reading.keep_shape:
+            most = max(_FEWEST_TOKENS, reading.picture_side**2 // side**2)
+        elif reading.picture_side:
+            images = [image.resize((reading.picture_side,) * 2, _BICUBIC) for image in images]
         # Sized here, because versions of the processor disagree on which of its size settings counts. One by
         # one, because in a batch some give every picture the size of the first.
         read = [
             self.image_processor(
-                images=image.resize(fitting_size(image.size, side, tiles * _TOKENS_PER_TILE), _BICUBIC),
+                images=image.resize(fitting_size(image.size, side, most), _BICUBIC),
                 do_resize=False,
                 return_tensors="pt",
             )

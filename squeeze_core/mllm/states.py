@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import SqueezeError
+from .reading import Reading
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,10 @@ class LayerStates:
         last is after the final norm.
     image_mask: [tokens] bool, true at the tokens of pictures.
     model_id: which MLLM made them (`MLLMIdentity.label`), compared with what an adapter was trained on.
-    system_prompt, tiles: those of the `Prompt`, compared likewise; None when unknown.
+    system_prompt, tiles, reading: those of the `Prompt`, compared likewise; None when unknown.
 
-    The DLA works token by token, so a batch is a concatenation along tokens and needs no padding.
+    The DLA works token by token, so a batch is a concatenation along tokens and needs no padding; with the variant
+    "convolution", which does not, each prompt goes alone.
     """
 
     states: torch.Tensor
@@ -27,6 +29,7 @@ class LayerStates:
     model_id: str
     system_prompt: str | None = None
     tiles: int | None = None
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.config import DataSource
-from ..dla import DLASettings
+from ..dla import DLASettings, Tokenwise
 from ..errors import SqueezeError
 from ..flux.loading import Dtype
 from ..gate import Gate
@@ -141,6 +141,8 @@ class TrainConfig(LoopSettings):
     def _fits_together(self) -> TrainConfig:
         if self.drops.references and not self.vae_references:
             raise ValueError("drops.references is above 0, but vae_references is off: there is nothing to drop.")
+        if self.dla.variant == "convolution":
+            raise ValueError(f'dla.variant is "convolution"; trained are {", ".join(get_args(Tokenwise))}.')
         if self.pooled == "clip_l" and self.models.clip is None and self.models.flux.endswith(".safetensors"):
             raise ValueError('flux is one file, so pooled "clip_l" needs models.clip.')
         if self.sharding == "fsdp2" and self.calls != "each":

@@ -111,3 +111,8 @@ def test_files_that_do_not_read_are_named(tmp_path):
     (tmp_path / "z.yaml").write_text("steps: 3")
     with pytest.raises(SqueezeError, match='lacks "batch_size"'):
         load_config(tmp_path / "z.yaml")
+
+
+def test_a_variant_that_is_not_token_by_token_is_not_trained():
+    with pytest.raises(SqueezeError, match="trained are dual"):
+        load_config(CONFIGS / "squeeze_stage1.yaml", ["dla.variant=convolution"])
