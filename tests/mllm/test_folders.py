@@ -58,3 +58,9 @@ def test_unreadable_folders_are_passed_over(tmp_path, internvl_folder):
         assert [model.name for model in find_models([tmp_path])] == ["good"]
     finally:
         locked.chmod(0o700)
+
+
+def test_internvl_2_5_in_its_original_layout_is_told_how_to_become_one_that_loads(tmp_path):
+    folder = checkpoints.original_internvl(tmp_path / "InternVL2_5-4B", hidden=2048, layers=36)
+    (model,) = find_models(folder)
+    assert not model.supported and "convert_internvl_weights_to_hf.py" in model.reason
