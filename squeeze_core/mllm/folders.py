@@ -112,8 +112,8 @@ def _unsupported(folder: Path, config: dict) -> str:
         names = (folder.name, str(config.get("_name_or_path", "")))
         if any(re.search(r"InternVL2[._]5", name) for name in names):
             return (
-                f"{folder} is InternVL2.5 in its original layout, which needs remote code. Convert it with transformers' "
-                "convert_internvl_weights_to_hf.py, or take a folder in the -hf layout."
+                f"{folder} is InternVL2.5 in its original layout, which needs remote code. Convert it with "
+                "transformers' convert_internvl_weights_to_hf.py, or take a folder in the -hf layout."
             )
         repository = _converted_repository(folder, config)
         beside = folder.with_name(repository.rpartition("/")[2])
