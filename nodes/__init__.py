@@ -11,6 +11,7 @@ from .encode_plan import EncodePlan
 from .gate import TimestepGate
 from .layout import ApplyLayout, SubjectNode
 from .mllm import Encode, LoadMLLM, WritePrompt
+from .pick_best import PickBest
 from .planning import EditPlan, PlanScene
 from .plots import ShowGate, ShowLayers
 from .references import ReferenceTokens
@@ -47,4 +48,5 @@ class SqueezeExtension(ComfyExtension):
             Score,
             PlanScene,
             EditPlan,
+            PickBest,
         ]

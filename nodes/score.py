@@ -47,9 +47,9 @@ class Score(io.ComfyNode):
                     optional=True,
                     tooltip="What the pictures should show, for the text score. Empty: no text score.",
                 ),
-                _model_input("dino", "Identity: DINO ViT-S/16, as in the paper; else CLIP measures it."),
-                _model_input("clip", "Text, and identity without DINO. CLIP ViT-B/32, as in the paper."),
-                _model_input("orientation", "Pose: Orient Anything reads which way the subject faces."),
+                model_input("dino", "Identity: DINO ViT-S/16, as in the paper; else CLIP measures it."),
+                model_input("clip", "Text, and identity without DINO. CLIP ViT-B/32, as in the paper."),
+                model_input("orientation", "Pose: Orient Anything reads which way the subject faces."),
                 io.Combo.Input(
                     "rank_by",
                     options=list(RANKINGS),
@@ -110,9 +110,9 @@ class Score(io.ComfyNode):
 
         references = pictures(images, unknown)
         models = {
-            "dino": _hosted("dino", dino, load_dino),
-            "clip": _hosted("clip", clip, load_clip),
-            "orientation": _hosted("orientation", orientation, load_orientation),
+            "dino": hosted("dino", dino, load_dino),
+            "clip": hosted("clip", clip, load_clip),
+            "orientation": hosted("orientation", orientation, load_orientation),
         }
         found: BatchScores = score(
             [to_picture(image) for image in generated],
@@ -120,12 +120,13 @@ class Score(io.ComfyNode):
             prompt,
             **models,
             rank_by=rank_by,
-            progress=_named(hosting.interruptible_progress()),
+            progress=named(hosting.interruptible_progress()),
         )
         return io.NodeOutput(found.identity, found.text, found.pose, found.best, found.report())
 
 
-def _model_input(role: str, tooltip: str) -> io.Combo.Input:
+def model_input(role: str, tooltip: str) -> io.Combo.Input:
+    """A choice of the models in models/evaluation for one of their roles."""
     # The first that is there is the default, so that the node works as soon as a model does.
     choices = list(folders.evaluation_choices(role))
     return io.Combo.Input(
@@ -133,7 +134,7 @@ def _model_input(role: str, tooltip: str) -> io.Combo.Input:
     )
 
 
-def _hosted(role: str, choice: str, load: Callable[[Path, str], Any]) -> Any:
+def hosted(role: str, choice: str, load: Callable[[Path, str], Any]) -> Any:
     """The model under ComfyUI's memory manager, for this run of the node: they load in a second."""
     if choice == NONE:
         return None
@@ -142,5 +143,5 @@ def _hosted(role: str, choice: str, load: Callable[[Path, str], Any]) -> Any:
     return scorer
 
 
-def _named(progress: Progress) -> Callable[[str, int, int], None]:
+def named(progress: Progress) -> Callable[[str, int, int], None]:
     return lambda what, done, total: progress(done, total)

@@ -75,12 +75,12 @@ def score(
     if not pictures:
         raise SqueezeError("There is no picture to score.")
     notes: list[str] = []
-    clip_vectors = _vectors(clip, pictures, progress) if clip and (prompt.strip() or not dino) else None
+    clip_vectors = vectors(clip, pictures, progress) if clip and (prompt.strip() or not dino) else None
     missing = [MISSING] * len(pictures)
     identity, text, pose, polar, identity_by = missing, missing, missing, missing, ""
     if references and (eyes := dino or clip):
-        made = clip_vectors if eyes is clip and clip_vectors is not None else _vectors(eyes, pictures, progress)
-        identity = cosines(made, _vectors(eyes, references, progress)).mean(1).tolist()
+        made = clip_vectors if eyes is clip and clip_vectors is not None else vectors(eyes, pictures, progress)
+        identity = cosines(made, vectors(eyes, references, progress)).mean(1).tolist()
         identity_by = "DINO" if dino else "CLIP"
         notes.append(f"identity: mean cosine with {_count(references)}, {identity_by} ({eyes.spec.name}).")
     if clip and clip_vectors is not None and prompt.strip():
@@ -133,7 +133,7 @@ def _poses(
     return azimuths, polars, sum(one.confidence < UNSURE for one in (*made, *given))
 
 
-def _vectors(encoder: Dino | Clip, pictures: Sequence[Image], progress: Progress | None) -> torch.Tensor:
+def vectors(encoder: Dino | Clip, pictures: Sequence[Image], progress: Progress | None) -> torch.Tensor:
     def encode(batch: Sequence[Image]) -> list[torch.Tensor]:
         return list(encoder.encode(batch))
 

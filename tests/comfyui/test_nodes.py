@@ -28,6 +28,7 @@ NODES = {
     "SqueezeScore",
     "SqueezePlanScene",
     "SqueezeEditPlan",
+    "SqueezePickBest",
 }
 
 
