@@ -62,7 +62,7 @@ def draw_plans(plans: Sequence[ScenePlan], title: str, note: str = "") -> Image.
         (f"plan {number}\n{_short(plan.scene)}", draw_plan(plan)) for number, plan in enumerate(plans, start=1)
     ]
     rows = [shown[first : first + 4] for first in range(0, len(shown), 4)]
-    return contact_sheet(rows, title, note)
+    return contact_sheet(rows, title, textwrap.shorten(note, 30 * len(rows[0]), placeholder=" ..."))
 
 
 def _short(text: str) -> str:
