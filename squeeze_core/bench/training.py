@@ -28,6 +28,7 @@ from ..data.examples import Example, Walk
 from ..draws import Draws
 from ..mllm.backbone import MLLMIdentity, Prompt
 from ..mllm.internvl import InternVL
+from ..training.attention import allowed
 from ..training.build import new_task
 from ..training.config import TrainConfig, parse_config
 from ..training.latents import Picture
@@ -152,9 +153,10 @@ def measure(task: SqueezeTask, batch_size: int, repeats: int, device: torch.devi
     seconds = []
     for batch in batches[1:]:
         began = time.perf_counter()
-        with _autocast(device):
-            loss, numbers = task.loss(batch)
-        loss.backward()
+        with allowed(task.config.attention_kernels):
+            with _autocast(device):
+                loss, numbers = task.loss(batch)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -188,17 +190,34 @@ def _encoded(task: SqueezeTask, sample: Sample) -> Sample:
 
 def _flops(task: SqueezeTask, batch: list) -> int:
     """Of one step as the models need it: what checkpointing computes again is not counted."""
-    with FlopCounterMode(display=False) as reading, torch.no_grad():
-        for sample in batch:
-            if sample.prompt is not None:
-                task._states(sample.prompt)
-    with _autocast(task.device), FlopCounterMode(display=False) as forward:
-        loss, _ = task.loss(batch)
-    with FlopCounterMode(display=False) as backward:
-        loss.backward()
+    with allowed(task.config.attention_kernels):
+        with counted_flops() as reading, torch.no_grad():
+            for sample in batch:
+                if sample.prompt is not None:
+                    task._states(sample.prompt)
+        with _autocast(task.device), counted_flops() as forward:
+            loss, _ = task.loss(batch)
+        with counted_flops() as backward:
+            loss.backward()
     trained = forward.get_total_flops() - reading.get_total_flops()
     again = trained if task.config.gradient_checkpointing else 0
     return forward.get_total_flops() + backward.get_total_flops() - again
+
+
+def counted_flops() -> FlopCounterMode:
+    """PyTorch's counter, whose own count of attention refuses fewer key and value heads than query heads."""
+    forward = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
+    names = (f"_scaled_dot_product_{name}" for name in forward)
+    known = {getattr(torch.ops.aten, name): _attention_flops for name in names if hasattr(torch.ops.aten, name)}
+    return FlopCounterMode(display=False, custom_mapping=known)
+
+
+def _attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *rest: Any, **more: Any
+) -> int:
+    """Of [batch, heads, tokens, width]: scores and their sums, of every query head, whatever it shares."""
+    batch, heads, queries, width = query
+    return 2 * batch * heads * queries * key[2] * (width + value[3])
 
 
 def _config(shape: dict[str, Any], stage: int, calls: str) -> TrainConfig:

@@ -27,6 +27,7 @@ from torch.distributed.fsdp import FSDPModule
 from ..draws import Draws
 from ..errors import SqueezeError
 from ..files import is_disk_full
+from .attention import allowed
 from .checkpoint import Checkpoints, read_state
 from .fsdp import shard
 from .log import RunLog, peak_memory
@@ -215,7 +216,8 @@ class Trainer:
             first = layout.indices(step, part, accelerator.process_index)[0]
             torch.manual_seed(Draws(settings.seed).integer("global", first, 2**62))
             last = part == layout.accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(model):
+            apart = nullcontext() if last else accelerator.no_sync(model)
+            with apart, allowed(settings.attention_kernels):
                 with self._autocast():
                     loss, numbers = model(batch)
                 with _deterministic(settings.deterministic):

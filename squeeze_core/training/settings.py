@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import SqueezeError
+from .attention import SAFE, AttentionKernel
 
 
 class LoopSettings(BaseModel):
@@ -26,6 +27,8 @@ class LoopSettings(BaseModel):
     deterministic: choose GPU kernels that add in a fixed order, for runs that are to agree to the last bit, at
         some cost in speed. CPUs always do; on a GPU the attention's backward pass does not by itself, nor do
         more than two processes with DDP, which sorts its buckets anew after the first step of each start.
+    attention_kernels: that forward and backward passes may use, of flash, efficient and math; PyTorch picks among
+        them at each call. cuDNN's is none of them: on Hopper GPUs its backward pass dies.
     save_every, keep: steps between checkpoints and how many stay. sample_every: 0 for no pictures.
     workers: threads that make batches ahead; 0 for none.
     """
@@ -49,6 +52,7 @@ class LoopSettings(BaseModel):
     sharding: Literal["none", "fsdp2"] = "none"
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = False
+    attention_kernels: tuple[AttentionKernel, ...] = Field(default=SAFE, min_length=1)
     save_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
     sample_every: int = Field(default=0, ge=0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from squeeze_core.bench import training as benchmark
+from squeeze_core.training.attention import allowed
 
 CPU = torch.device("cpu")
 
@@ -38,3 +39,15 @@ def test_reference_tokens_cost_what_they_weigh():
     samples = [encoded(task, [index]) for task in (one, two) for index in range(4)]
     flops = [benchmark._flops(task, batch) for task, batch in zip([one] * 4 + [two] * 4, samples)]
     assert sum(flops[4:]) > 1.05 * sum(flops[:4])
+
+
+def test_attention_of_grouped_queries_is_counted_as_by_hand():
+    """6 query heads share 2 key and value heads: 5 queries on 7 keys, 16 wide for scores and for values."""
+    query, key, value = torch.ones(3, 6, 5, 16), torch.ones(3, 2, 7, 16), torch.ones(3, 2, 7, 16)
+    by_hand = 3 * 6 * (5 * 7 * 16 * 2 + 5 * 16 * 7 * 2)
+    for kernel in (["flash"], ["math"]):
+        with allowed(kernel), benchmark.counted_flops() as counter:
+            torch.nn.functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        assert counter.get_total_flops() == by_hand
+    shapes = [tuple(each.shape) for each in (query, key, value)]
+    assert benchmark._attention_flops(*shapes, 0.0, False, out_shape=None) == by_hand
