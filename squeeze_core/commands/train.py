@@ -52,12 +52,13 @@ def train(
 
 def _run(settings: TrainConfig, out: Path, resume: bool, main: bool) -> bool:
     """Load, train and say so; whether it was interrupted."""
+    from ..toyworld.training import OPENERS, PLACES
     from ..training.build import squeeze_task
     from ..training.loop import Trainer
 
     if main:
         say("Loading the models ...")
-    task = squeeze_task(settings)
+    task = squeeze_task(settings, places=PLACES, openers=OPENERS)
     try:
         with _bar(main) as progress:
             result = Trainer(task, settings, out, progress=progress).run(resume)

@@ -15,7 +15,7 @@ from ..flux.spec import DiTSpec
 from ..lap import LAPConfig
 from ..mllm.backbone import MLLMIdentity
 from . import flux, mllm
-from .making.seeding import normal, seeded
+from .seeding import normal, seeded
 
 LORA_RANK = 4  # of the untrained one
 TRAINED_LORA_RANK = 32  # an eighth of the width, as 512 is a sixth of the real one

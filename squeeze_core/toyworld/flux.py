@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .making.seeding import Gains, drawn
+from .seeding import Gains, drawn
 from .shapes import flux_shapes
 
 # Heads of 128 and these axes are what FLUX's host loaders assume; width, depth and context are free.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import tokenizer
-from .making.seeding import Gains, seeded
+from .seeding import Gains, seeded
 from .tokenizer import token_id, write_json
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .making.seeding import Gains, drawn
+from .seeding import Gains, drawn
 from .shapes import vae_shapes
 
 CHANNELS = (32, 32, 32, 64)

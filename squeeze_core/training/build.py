@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ import torch
 
 from .. import adapter as adapter_file
 from ..adapter import AdapterConfig
-from ..data.config import DataSource, MUSARSource, ToySource, UNOSource
+from ..data.config import DataSource
 from ..data.examples import BrokenExample, Example, Examples, Walk
 from ..data.pictures import read_rgb
+from ..data.sources import OPENERS, Opener
 from ..dla import Aggregator, DLAConfig
 from ..draws import Draws
 from ..errors import SqueezeError
@@ -24,7 +25,7 @@ from ..flux.model import spec_of
 from ..mllm.backbone import Backbone, MLLMIdentity, Prompt
 from ..mllm.prompt import check_prompt
 from .checkpoint import Checkpoints, read_tensors
-from .config import TOY, TrainConfig
+from .config import TrainConfig
 from .squeeze_task import SqueezeTask, Trained
 from .state import AVERAGE, WEIGHTS, copy_weights
 
@@ -34,21 +35,29 @@ if TYPE_CHECKING:
 
 LORA_NAME = "squeeze"
 
+Place = Callable[[str], Path]  # "flux", "vae" or "mllm" -> where that model lies
 
-def squeeze_task(config: TrainConfig) -> SqueezeTask:
-    """Load what a config names. Raises `SqueezeError`, for the data before the models, which take minutes."""
+
+def squeeze_task(
+    config: TrainConfig, *, places: Mapping[str, Place] = {}, openers: Mapping[str, Opener] = {}
+) -> SqueezeTask:
+    """Load what a config names. Raises `SqueezeError`, for the data before the models, which take minutes.
+
+    places: worlds of models that a config may name in place of a path. openers: of kinds of data sets besides
+    those of `data.sources`, see `open_data`.
+    """
     from ..mllm.loading import load as load_mllm
 
-    walk = open_data(config)
+    walk = open_data(config, openers)
     fixed = _fixed_samples(config, walk)
     models = config.models
-    mllm = load_mllm(_path(models.mllm, "mllm"), models.mllm_dtype, device="cpu")
-    vae = loading.load_vae(_path(models.vae or models.flux, "vae"), models.dtype)
+    mllm = load_mllm(_path(models.mllm, "mllm", places), models.mllm_dtype, device="cpu")
+    vae = loading.load_vae(_path(models.vae or models.flux, "vae", places), models.dtype)
     vae = vae.to(memory_format=torch.channels_last)  # convolutions take a third less time on a CPU
     clip = None
     if config.pooled == "clip_l":
-        clip = clip_text.load(models.clip or _path(models.flux, "flux"))
-    transformer = loading.load_flux(_path(models.flux, "flux"), models.dtype)
+        clip = clip_text.load(models.clip or _path(models.flux, "flux", places))
+    transformer = loading.load_flux(_path(models.flux, "flux", places), models.dtype)
     return new_task(config, transformer, vae, mllm, walk, fixed, clip)
 
 
@@ -73,37 +82,30 @@ def new_task(
     return SqueezeTask(config, module, vae, mllm, walk, adapter, fixed, clip)
 
 
-def open_data(config: TrainConfig) -> Walk:
-    """The data sets of a config, mixed. Raises `SqueezeError`."""
+def open_data(config: TrainConfig, openers: Mapping[str, Opener] = {}) -> Walk:
+    """The data sets of a config, mixed. Raises `SqueezeError`.
+
+    openers: kind -> what opens a source of that kind, besides those of `data.sources`.
+    """
+    known = {**OPENERS, **openers}
 
     def check(example: Example) -> None:
         check_prompt(Prompt(example.prompt, example.references, config.system_prompt, config.tiles))
 
-    sources = [_open(source) for source in config.data]
+    sources = [_open(source, known) for source in config.data]
     return Walk(sources, [source.share for source in config.data], Draws(config.seed), check)
 
 
-def _open(source: DataSource) -> Examples:
-    if isinstance(source, UNOSource):
-        from ..data.sources.uno import UNO
-
-        return UNO(source.folder, labels=source.labels, min_score=source.min_score)
-    if isinstance(source, MUSARSource):
-        from ..data.sources.musar import MUSAR
-
-        return MUSAR(source.folder, labels=source.labels)
-    assert isinstance(source, ToySource)
-    from ..toyworld.examples import ToyExamples
-
-    return ToyExamples(**source.options)
+def _open(source: DataSource, openers: Mapping[str, Opener]) -> Examples:
+    if source.kind not in openers:
+        raise SqueezeError(
+            f'Nothing here opens data sets of the kind "{source.kind}". Take one of {", ".join(openers)}.'
+        )
+    return openers[source.kind](source)
 
 
-def _path(given: str, part: str) -> Path:
-    if given != TOY:
-        return Path(given)
-    from .. import toyworld
-
-    return getattr(toyworld.build(), part)
+def _path(given: str, part: str, places: Mapping[str, Place]) -> Path:
+    return places[given](part) if given in places else Path(given)
 
 
 def _adapter_config(

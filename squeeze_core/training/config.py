@@ -20,8 +20,6 @@ from ..references import MULTIPLE
 from .settings import LoopSettings
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-TOY = "toyworld"
-
 Timesteps = Literal["uniform_shifted", "logit_normal", "cosine"]
 
 
@@ -241,7 +239,9 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _said_plainly(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = [part for part in first["loc"] if part not in ("uno", "musar", TOY)]  # a tag of the kind, not a key
+    where = [
+        part for part in first["loc"] if part not in ("uno", "musar", "toyworld")
+    ]  # a tag of the kind, not a key
     key = ".".join(str(part) for part in where)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(str(where[-1]), _known_keys(where[:-1]), 1, 0.5)

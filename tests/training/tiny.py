@@ -27,7 +27,7 @@ def write_models(folder: Path) -> Path:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     from squeeze_core.toyworld import mllm, vae
-    from squeeze_core.toyworld.making.seeding import fill
+    from squeeze_core.toyworld.seeding import fill
 
     flux = FluxTransformer2DModel(**FLUX)
     fill(flux, 0)

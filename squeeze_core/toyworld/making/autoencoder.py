@@ -12,7 +12,7 @@ from PIL import Image
 from ...draws import Draws
 from ...training.task import Task
 from .. import scenes, vae
-from .seeding import Gains, seeded
+from ..seeding import Gains, seeded
 from .settings import VAESettings
 
 if TYPE_CHECKING:

@@ -188,7 +188,7 @@ def pixel_values(pictures: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def _start(module: nn.Module, seed: int) -> None:
     """Small weights to train from; the untrained toy world's are made to look busy."""
-    from .seeding import fill
+    from ..seeding import fill
 
     fill(module, seed, ((r"embed_tokens", 0.02 * mllm.HIDDEN**0.5), (r"(cls_token|position_embeddings)", 0.3)))
     layers = mllm.LAYERS

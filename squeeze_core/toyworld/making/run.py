@@ -103,8 +103,9 @@ def train_part(
     task: Task
     if stage in STAGES:
         from ...training.build import squeeze_task
+        from ..training import OPENERS, PLACES
 
-        task = squeeze_task(settings)
+        task = squeeze_task(settings, places=PLACES, openers=OPENERS)
     else:
         task = _task(settings, paths, out)
         if settings.init is not None:
