@@ -16,7 +16,7 @@ from ..squeeze_core.references import References
 from ..squeeze_core.windows import Part, parts
 from .attention import KEY, Heard, carried, heard_upstream, region_of, with_rules
 from .gate import PERCENT_OPTIONS
-from .sockets import CATEGORY, Boxes, Plans, ReferenceLatents, Subjects
+from .sockets import CATEGORY, Plans, ReferenceLatents, Subjects, boxes_input
 
 if TYPE_CHECKING:
     from ..squeeze_core.planning.plan import ScenePlan
@@ -70,9 +70,8 @@ class SubjectNode(io.ComfyNode):
                     optional=True,
                     tooltip="Where it stands in the new picture: white. Of any size, it spans the picture.",
                 ),
-                Boxes.Input(
+                boxes_input(
                     "box",
-                    optional=True,
                     tooltip="The same as a box in pixels of the new picture, from Create Bounding Boxes. Several "
                     "together are one place.",
                 ),
@@ -120,9 +119,8 @@ class ApplyLayout(io.ComfyNode):
                     optional=True,
                     tooltip="What is for all: place, light, style. Not needed when each subject's words say it.",
                 ),
-                Boxes.Input(
+                boxes_input(
                     "boxes",
-                    optional=True,
                     tooltip="A place for each subject, in their order, from Create Bounding Boxes on a canvas of "
                     "the picture's size. Instead of the places that the subjects have.",
                 ),

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.images import to_tensor
 from .images import pictures
-from .sockets import CATEGORY, MLLM, Boxes, Plans, pictures_input
+from .sockets import CATEGORY, MLLM, Boxes, Plans, boxes_input, pictures_input
 
 if TYPE_CHECKING:
     from ..squeeze_core.planning.plan import ScenePlan
@@ -167,9 +167,8 @@ class EditPlan(io.ComfyNode):
                     tooltip="Of the picture in pixels, in which boxes are given and come out.",
                 ),
                 Plans.Input("plan", optional=True, tooltip="From Plan Scene. Not used when there is a text."),
-                Boxes.Input(
+                boxes_input(
                     "boxes",
-                    optional=True,
                     tooltip="A box for each subject, in their order, from Create Bounding Boxes on a canvas of "
                     "this width and height. They replace the grid.",
                 ),

@@ -13,7 +13,7 @@ from ..squeeze_core.gate import MAX_TAU
 from ..squeeze_core.images import on_white
 from ..squeeze_core.windows import ALWAYS, check_window
 from .attention import region_of
-from .sockets import CATEGORY, Boxes, ReferenceLatents
+from .sockets import CATEGORY, ReferenceLatents, boxes_input
 
 CHANNELS = 16  # of FLUX.1's latents
 
@@ -120,9 +120,8 @@ class ReferenceTokens(io.ComfyNode):
                     tooltip="Where in the new picture these act: white. Of any size, it spans the picture; grey is "
                     "half seen. Tokens outside do not see them.",
                 ),
-                Boxes.Input(
+                boxes_input(
                     "region_boxes",
-                    optional=True,
                     advanced=True,
                     tooltip="The same as boxes in pixels of the new picture, from Create Bounding Boxes on a "
                     "canvas of its size.",

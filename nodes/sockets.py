@@ -26,3 +26,10 @@ def pictures_input(tooltip: str) -> io.Autogrow.Input:
         min=0,
     )
     return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
+
+
+def boxes_input(name: str, tooltip: str, *, advanced: bool = False) -> io.Input:
+    """A socket for core's boxes. By itself the page makes a widget of it, which always holds a box of 512 px."""
+    return Boxes.Input(
+        name, optional=True, tooltip=tooltip, advanced=advanced or None, extra_dict={"forceInput": True}
+    )

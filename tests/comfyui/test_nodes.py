@@ -124,6 +124,21 @@ def test_every_node_is_registered_with_tooltips_and_a_help_page(server):
         assert all(node["output_tooltips"]), f"{name} has an output without a tooltip"
 
 
+def test_boxes_come_by_link_alone(server):
+    """Of a plain BOUNDING_BOX input the page makes a widget, which then always holds a box of 512 px."""
+    info = server.get("/object_info")
+    sockets = [
+        (node, name, options)
+        for node, described in info.items()
+        if node.startswith("Squeeze")
+        for kind in described["input"].values()
+        for name, (type_, options) in ((name, value) for name, value in kind.items() if len(value) == 2)
+        if type_ == "BOUNDING_BOX"
+    ]
+    assert len(sockets) >= 4
+    assert all(options.get("forceInput") for _, _, options in sockets), sockets
+
+
 def test_the_toy_graph_makes_pictures(server, cat):
     outputs = server.run_graph(toy_graph(cat))
     assert picture(server, outputs["result"]["images"][0]).size == (128, 128)
