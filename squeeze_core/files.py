@@ -8,7 +8,8 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -26,23 +27,41 @@ def cache_folder() -> Path:
     return Path(home or Path.home() / ".cache").expanduser() / "squeeze-mllm"
 
 
-def save_atomically(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write to a temporary file beside `path`, sync it, then rename: a crash leaves the old file or the new."""
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to, with its suffix; synced and renamed to it when all went well.
+
+    So a crash leaves the old file or the new. Folders are made. Raises `OSError` where nothing can be written.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors refuses tensors that share memory, and writes only contiguous ones.
-    ready = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    # The suffix stays last: libraries take the format from it. A name must not outgrow the file system's limit.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=path.suffix)
     os.close(handle)
+    temporary = Path(name)
     try:
-        save_file(ready, temporary, metadata=metadata)
+        yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are private
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A text file as UTF-8, whole or not at all. What UTF-8 cannot hold (names of files) is escaped."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def save_atomically(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file, see `whole`."""
+    # safetensors refuses tensors that share memory, and writes only contiguous ones.
+    ready = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    with whole(path) as temporary:
+        save_file(ready, temporary, metadata=metadata)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -34,7 +34,7 @@ from .flux.tokens import DOWNSCALE
 from .flux.vae import decode_latents, encode_pixels, scale_latents, unscale_latents
 from .gate import Gate, Stage
 from .generation import GenerationResult, GenerationSettings
-from .images import mask_to_tensor, to_picture, to_tensor
+from .images import as_rgb, mask_to_tensor, to_picture, to_tensor
 from .layers import LayerSelection
 from .mllm.backbone import Backbone, Prompt
 from .mllm.states import LayerStates
@@ -454,7 +454,8 @@ def _digest(image: Image.Image | torch.Tensor) -> str:
     if isinstance(image, torch.Tensor):
         kind, data = f"{list(image.shape)}", image.numpy().tobytes()
     else:
-        kind, data = f"{image.mode} {image.size}", image.tobytes()
+        seen = as_rgb(image)  # what the MLLM sees: palettes and transparency count
+        kind, data = f"{seen.size}", seen.tobytes()
     return hashlib.sha256(kind.encode() + data).hexdigest()
 
 

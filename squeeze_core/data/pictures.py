@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import SqueezeError
 from ..images import as_rgb
+from ..picture_files import UnreadablePicture, decode
 from .examples import BrokenExample
 
 if TYPE_CHECKING:
@@ -27,17 +28,11 @@ def decoded(read: Callable[[], bytes], name: str) -> Image:
     read: gives the file's bytes, or raises `OSError`. name: the file's, for messages. The whole file is decoded
     here, so that a truncated one is found now.
     """
-    from PIL import Image, ImageOps
-
     try:
-        data = read()
-    except OSError as error:
-        raise BrokenExample(f"{name}: {error}") from error
-    try:
-        with Image.open(BytesIO(data)) as opened:
-            opened.load()
-            picture = as_rgb(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        picture = as_rgb(decode(read(), name))
+    except UnreadablePicture as error:
+        raise BrokenExample(f"{name}: {error.reason}") from error
+    except (OSError, SqueezeError) as error:
         raise BrokenExample(f"{name}: {error}") from error
     if min(picture.size) < MIN_SIDE:
         raise BrokenExample(f"{name}: only {picture.width} x {picture.height} px")

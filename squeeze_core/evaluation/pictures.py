@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import SqueezeError
-from ..images import as_rgb
+from ..images import as_rgb, range_note
+from ..picture_files import UnreadablePicture, decode
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,25 +64,22 @@ def read(path: Path, name: str | None = None) -> tuple[Image | None, list[Proble
     Transparency is put on white, 16 bits become 8 by dropping the low ones, grey and CMYK are converted.
     None instead of a picture when it is unreadable or has a side below 32 px. name: for the problems.
     """
-    from PIL import Image, ImageOps
-
     name = name or path.name
-    problems: list[Problem] = []
+    kinds: list[tuple[Kind, str]] = []
     try:
-        with Image.open(path) as opened:
-            kinds = _oddities(opened)
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-        picture = as_rgb(picture)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).replace(str(path), path.name).split())
+        decoded = decode(path.read_bytes(), name, lambda opened: kinds.extend(_oddities(opened)))
+        if (note := range_note(decoded)) is not None:
+            kinds.append(("16-bit", note))
+        picture = as_rgb(decoded)
+    except (OSError, SqueezeError) as error:
+        said = error.reason if isinstance(error, UnreadablePicture) else str(error)
+        reason = " ".join(said.replace(str(path), path.name).split())
         return None, [Problem(name, "unreadable", f"cannot be read as a picture ({reason})", scored=False)]
     if min(picture.size) < MIN_SIDE:
         size = f"{picture.width} x {picture.height} px"
         text = f"has only {size}; at least {MIN_SIDE} on each side are needed"
         return None, [Problem(name, "tiny", text, scored=False)]
-    problems += [Problem(name, kind, text, scored=True) for kind, text in kinds]
-    return picture, problems
+    return picture, [Problem(name, kind, text, scored=True) for kind, text in kinds]
 
 
 def relative(path: Path, root: Path) -> str:
@@ -105,9 +103,16 @@ def _oddities(opened: ImageFile) -> Iterable[tuple[Kind, str]]:
     if "A" in opened.getbands() or "transparency" in opened.info:
         found.append(("alpha", "has transparency; put on white"))
     # Cameras put a preview behind the picture and call the whole MPO: DreamBench has such files.
-    if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":
+    if opened.format != "MPO" and _frames(opened) > 1:
         found.append(("animated", "has several frames; the first is scored"))
     return found
+
+
+def _frames(opened: ImageFile) -> int:
+    try:
+        return getattr(opened, "n_frames", 1)
+    except Exception:  # the first frame may be sound all the same, and it is the one that is scored
+        return 1
 
 
 def _raw_mode(tile) -> str:
