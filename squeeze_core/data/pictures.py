@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import SqueezeError
 from ..images import as_rgb
 from ..picture_files import UnreadablePicture, decode
-from .examples import BrokenExample
+from .examples import BrokenExample, SourceFailure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +30,8 @@ def decoded(read: Callable[[], bytes], name: str) -> Image:
     """
     try:
         picture = as_rgb(decode(read(), name))
+    except SourceFailure:  # of the place, not of this picture
+        raise
     except UnreadablePicture as error:
         raise BrokenExample(f"{name}: {error.reason}") from error
     except (OSError, SqueezeError) as error:
