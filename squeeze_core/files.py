@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from .errors import SqueezeError
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_HEADER = 32 * 2**20  # bytes; a full-size adapter's header is about 0.1 MiB
 
@@ -58,6 +60,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 def save_atomically(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """A safetensors file, see `whole`."""
+    from safetensors.torch import save_file  # with torch, which no command needs for its --help
+
     # safetensors refuses tensors that share memory, and writes only contiguous ones.
     ready = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     with whole(path) as temporary:
