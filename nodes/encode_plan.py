@@ -71,7 +71,7 @@ class EncodePlan(io.ComfyNode):
             raise SqueezeError("These references carry no pictures to read. Take them from Reference Tokens.")
 
         def said(text: str, images: tuple = ()):
-            states = mllm.encode(Prompt(text, images, dla.config.system_prompt, dla.config.tiles))
+            states = mllm.encode(dla.config.prompt(text, images))
             return Aggregate.execute(states, dla, "all", "all", clip_l).args[:2]
 
         def read(one: PlanSubject) -> Subject:
