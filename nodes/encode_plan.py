@@ -8,7 +8,6 @@ from comfy_api.latest import io
 
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.images import to_picture
-from ..squeeze_core.mllm.backbone import Prompt
 from ..squeeze_core.references import References
 from .dla import Aggregate
 from .layout import Subject, place_of

@@ -1,5 +1,6 @@
 """The example graphs and the blueprint: well-formed, tidy, accepted by the server, and running."""
 
+import importlib.util
 import io as streams
 import json
 import re
@@ -20,7 +21,10 @@ from squeeze_core.toyworld.making.table import GENERATION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = sorted((CHECKOUT / "workflows").glob("*.json"))
-NAMES = {"toy_world", "squeeze_single_subject", "squeeze_two_subjects", "gate_with_kontext", "gate_with_uno_lora"}
+NAMES = {
+    *("toy_world", "squeeze_with_public_weights", "squeeze_single_subject", "squeeze_two_subjects"),
+    *("gate_with_kontext", "gate_with_uno_lora"),
+}
 TITLE_HEIGHT = 30  # of a node, above its position
 FROM_THE_USER = ("SqueezeLoadMLLM", "SqueezeLoadAdapter")  # a folder, and a file that nobody publishes
 
@@ -29,6 +33,17 @@ every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.st
 
 def read(path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def subgraphs(workflow: dict) -> dict[str, dict]:
+    return {graph["id"]: graph for graph in (workflow.get("definitions") or {}).get("subgraphs") or []}
+
+
+def all_nodes(workflow: dict) -> list[dict]:
+    """Those of subgraphs too, without the nodes that stand for one."""
+    inside = subgraphs(workflow)
+    nodes = [node for graph in (workflow, *inside.values()) for node in graph["nodes"]]
+    return [node for node in nodes if node["type"] not in inside]
 
 
 def box(node: dict) -> tuple[float, float, float, float]:
@@ -99,6 +114,9 @@ def stand_ins(server, example, pack, tmp_path_factory):
     place(world.mllm, "LLM", "InternVL3-8B-hf")
     place(world.adapter, "squeeze", "your_adapter.safetensors")
     place(uno_lora(world.flux_file), "loras", "dit_lora.safetensors")
+    qwen, aligner = public_mllm_and_aligner(tmp_path_factory.mktemp("public"))
+    place(qwen, "LLM", "Qwen2.5-VL-7B-Instruct")
+    place(aligner, "squeeze", "x2i_qwen2.5-vl-7b.safetensors")
 
     # What T5 and CLIP would give.
     from safetensors import safe_open
@@ -113,6 +131,32 @@ def stand_ins(server, example, pack, tmp_path_factory):
     yield
     for target in (*made, encoded):
         shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+
+def public_mllm_and_aligner(folder: Path) -> tuple[Path, Path]:
+    """A tiny Qwen2.5-VL, and a random aligner for it and the toy's FLUX in X2I's layout, converted."""
+    import torch
+
+    from squeeze_core import x2i
+    from squeeze_core.mllm.loading import load
+    from squeeze_core.toyworld import adapter, flux
+
+    checkpoints, files = (helper(*parts) for parts in (("mllm", "checkpoints.py"), ("x2i_files.py",)))
+    qwen = checkpoints.qwen(folder / "qwen")
+    sizes, toy = load(qwen, device="cpu").identity, adapter.config("0" * 16)
+    pooled = flux.CONFIG["pooled_projection_dim"]
+    state = files.random_state(sizes.layers + 1, sizes.hidden_size, context=toy.dla.context, pooled=pooled)
+    torch.save(state, folder / "proj.pt")
+    x2i.convert(folder / "proj.pt", qwen, folder / "x2i.safetensors", dit=toy.dit)
+    return qwen, folder / "x2i.safetensors"
+
+
+def helper(*parts: str):
+    """A module of tests that lies elsewhere."""
+    specification = importlib.util.spec_from_file_location(parts[-1][:-3], CHECKOUT.joinpath("tests", *parts))
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def random_taesd() -> dict:
@@ -186,7 +230,7 @@ def without_text_encoder(prompt: dict) -> dict:
     return prompt
 
 
-def test_the_five_examples_are_here_with_a_picture_each(server):
+def test_the_examples_are_here_with_a_picture_each(server):
     assert {path.stem for path in FILES} == NAMES
     listed = server.get("/workflow_templates")[PACK_FOLDER]
     assert set(listed) == NAMES
@@ -218,12 +262,14 @@ def test_nodes_do_not_overlap_and_lie_in_one_group(path):
 @every_workflow
 def test_links_agree_at_both_ends(path, server):
     workflow, info = read(path), server.object_info()
-    nodes = {node["id"]: node for node in workflow["nodes"]}
+    nodes, inside = {node["id"]: node for node in workflow["nodes"]}, subgraphs(workflow)
     seen = set()
     for link, origin, slot, target, socket, kind in workflow["links"]:
         assert link in nodes[origin]["outputs"][slot]["links"]
         assert nodes[target]["inputs"][socket]["link"] == link
-        assert info[nodes[origin]["type"]]["output"][slot] == kind
+        host = inside.get(nodes[origin]["type"])
+        made = host["outputs"][slot]["type"] if host else info[nodes[origin]["type"]]["output"][slot]
+        assert made == kind
         assert nodes[target]["inputs"][socket]["type"] in (kind, "*")
         seen.add(link)
     held = {i["link"] for node in nodes.values() for i in node["inputs"] if i["link"] is not None}
@@ -234,7 +280,7 @@ def test_links_agree_at_both_ends(path, server):
 def test_every_model_file_has_its_download(path, server):
     """Else the page can only say that a file is missing, not where it comes from."""
     info = server.object_info()
-    for node in read(path)["nodes"]:
+    for node in all_nodes(read(path)):
         if node["type"] in ("MarkdownNote", "LoadImage", *FROM_THE_USER):
             continue
         files = {value for value in node.get("widgets_values") or [] if str(value).endswith(".safetensors")}
@@ -250,16 +296,18 @@ def test_every_model_file_has_its_download(path, server):
 @every_workflow
 def test_the_note_says_what_it_does_and_where_files_go(path):
     notes = [node["widgets_values"][0] for node in read(path)["nodes"] if node["type"] == "MarkdownNote"]
-    assert len(notes) == 1
-    text = notes[0]
+    assert len(notes) <= 2
+    text = "\n".join(notes)
     if path.stem == "toy_world":
         assert "toys only" in text and "no download" in text
         return
     assert "**non-commercial**" in text
-    for node in read(path)["nodes"]:
+    for node in all_nodes(read(path)):
         for model in node["properties"].get("models", []):
             assert f"| {model['name']} | models/{model['directory']} |" in text
-    if path.stem.startswith("squeeze"):
+    if path.stem == "squeeze_with_public_weights":
+        assert "never trained together" in text and "not run them at full size" in text and "models/squeeze" in text
+    elif path.stem.startswith("squeeze"):
         assert "published no weights" in text and "models/squeeze" in text
     else:
         assert "no adapter is needed" in text

@@ -20,7 +20,7 @@ FILES = {
     "dit_lora.safetensors": ("bytedance-research/UNO/resolve/main", "loras"),
     "ae.safetensors": ("Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae", "vae"),
 }
-FIRST_NOTE = """**Press Run.** The MLLM reads prompt and picture together; its layers take T5's place. No T5, no CLIP.
+FIRST_NOTE = """**Press Run.** The MLLM reads prompt and picture together, in place of T5 and CLIP.
 
 1. Another *picture*: name its subject in the prompt.
 2. *tau_1* up: closer to the picture. 1.1 shows it from the first step. *tau_2* has no say, as *late* is keep.
@@ -38,8 +38,8 @@ MODELS_NOTE = f"""**Files.** FLUX.1-dev is **non-commercial**; UNO's card says C
 
 The last: `hf download OPPOer/X2I qwen2.5-vl-7b_proj.pt`, then `squeeze convert x2i`.
 
-**Trained for what.** X2I's aligner: texts alone, no subjects; that pictures work is a gift. UNO: references beside \
-T5. The two were never trained together, and we have not run them at full size.
+**Trained for what.** X2I's aligner: texts alone, no subjects; that pictures work is a gift. UNO: references \
+beside T5. The two were never trained together, and we have not run them at full size.
 """
 
 
@@ -365,8 +365,8 @@ def inner() -> tuple[Graph, list[dict], list[dict]]:
     return g, inputs, outputs
 
 
-# long_side, placement, fit.
-REFERENCE_VALUES = [0, "uxo", "resize"]
+# long_side, placement, fit, strength, start, end.
+REFERENCE_VALUES = [0, "uxo", "resize", 1.0, 1.1, 0.0]
 
 
 def workflow() -> dict:
