@@ -323,6 +323,15 @@ def test_the_server_accepts_every_node_and_value(path, server, stand_ins):
         server.interrupt()
 
 
+@pytest.mark.parametrize(
+    "path", sorted((CHECKOUT / "workflows" / "api").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_api_copy_is_what_the_page_sends(path, server):
+    """For scripts. test_page compares `workflow_to_prompt` with the page itself."""
+    sent = workflow_to_prompt(read(CHECKOUT / "workflows" / path.name), server.object_info())
+    assert read(path) == json.loads(json.dumps(sent))
+
+
 def test_the_toy_world_runs(server, example):
     prompt = workflow_to_prompt(read(CHECKOUT / "workflows" / "toy_world.json"), server.object_info())
     outputs = server.run_graph(prompt)
