@@ -21,6 +21,7 @@ from squeeze_core.toyworld.making.table import GENERATION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = sorted((CHECKOUT / "workflows").glob("*.json"))
+API_COPIES = sorted((CHECKOUT / "workflows" / "api").glob("*.json"))
 NAMES = {
     *("toy_world", "squeeze_with_public_weights", "squeeze_single_subject", "squeeze_two_subjects"),
     *("gate_with_kontext", "gate_with_uno_lora"),
