@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 # Called with (what, done, total), what being "encode", "references", "sample" or "decode". May raise to stop.
 Progress = Callable[[str, int, int], None]
 
-_KEPT_PROMPTS = 8  # encoded prompts kept, about 50 MB each for InternVL3-8B with one picture
+_KEPT_PROMPTS = (
+    16  # encoded prompts kept, about 50 MB each for InternVL3-8B with one picture: a scene of twelve fits
+)
 _KEPT_REFERENCES = 32
 
 
@@ -241,7 +243,7 @@ class SqueezePipeline:
         """The MLLM's states for a prompt, on the CPU; kept for the next time."""
         key = (prompt.text, tuple(map(_digest, prompt.images)), prompt.system_prompt, prompt.tiles, prompt.reading)
         if key not in self._prompts:
-            with self._at_work(self.mllm.model):
+            with self.at_work(self.mllm.model):
                 states = self.mllm.encode(
                     prompt, device=self.device, store_device="cpu", progress=_named(progress, "encode")
                 )
@@ -259,7 +261,7 @@ class SqueezePipeline:
         """Context [tokens, width] on the device, and what each layer gave. Raises `SqueezeError`."""
         self.config.check_states(states.model_id)
         there = states.to(self.device, next(self.dla.parameters()).dtype)
-        with self._at_work(self.dla):
+        with self.at_work(self.dla):
             return self.dla(there.states, there.image_mask, text_layers=text_layers, image_layers=image_layers)
 
     @torch.no_grad()
@@ -284,7 +286,7 @@ class SqueezePipeline:
                 progress("references", done, len(pictures))
             return self._latents[key]
 
-        with self._at_work(self.vae) if pictures else nullcontext():
+        with self.at_work(self.vae) if pictures else nullcontext():
             encoded = references.encode(pictures, encode, placement)
         return references.with_placement(encoded, self.config.placement)
 
@@ -339,7 +341,7 @@ class SqueezePipeline:
             if progress is not None:
                 progress("sample", step, len(levels) - 1)
 
-        with self._at_work(self.transformer):
+        with self.at_work(self.transformer):
             latents = euler(predict, noise.to(self.device, torch.float32), levels, step_done)
         return unscale_latents(self.vae, latents).cpu()
 
@@ -347,14 +349,15 @@ class SqueezePipeline:
     def decode(self, latents: torch.Tensor, progress: Progress | None = None) -> list[Image.Image]:
         """Raw latents [batch, 16, h, w] -> RGB pictures, one at a time."""
         pictures = []
-        with self._at_work(self.vae):
+        with self.at_work(self.vae):
             for number, latent in enumerate(latents, start=1):
                 pictures.append(to_picture(decode_latents(self.vae, latent[None], self.device)[0]))
                 if progress is not None:
                     progress("decode", number, len(latents))
         return pictures
 
-    def _at_work(self, module: torch.nn.Module) -> AbstractContextManager[None]:
+    def at_work(self, module: torch.nn.Module) -> AbstractContextManager[None]:
+        """Inside, the module is on the device; with `offload` it leaves it afterwards."""
         return visiting(module, self.device) if self.offload else nullcontext()
 
     def levels(self, settings: GenerationSettings, sigmas: torch.Tensor | None = None) -> torch.Tensor:
@@ -393,14 +396,14 @@ class SqueezePipeline:
             if self.config.pooled == "zeros":
                 return torch.zeros(1, width, device=self.device)
             if self.config.pooled == "aligner":
-                with self._at_work(self.dla):
+                with self.at_work(self.dla):
                     return _of_width(self.dla.vector(context), width)
             if self.clip is None:
                 raise SqueezeError(
                     "This adapter was trained with CLIP-L's pooled vector. Load the pipeline with a clip, or give "
                     f"pooled, of shape [1, {width}]."
                 )
-            with self._at_work(self.clip.model):
+            with self.at_work(self.clip.model):
                 return self.clip.encode([prompt])
         return _of_width(pooled, width).to(self.device)
 

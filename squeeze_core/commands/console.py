@@ -19,6 +19,7 @@ _WORDS = {
     "references": "VAE encodes references",
     "sample": "FLUX samples",
     "decode": "VAE decodes",
+    "picture": "Pictures to choose from",
 }
 
 

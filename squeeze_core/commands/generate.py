@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -11,11 +12,13 @@ import typer
 from ..errors import SqueezeError
 from ..picture_files import read_mask, read_picture, write_picture
 from . import options
+from .best_of import BestOf, out_plan, planned, write_best
 from .console import check_output, progress_bar
 from .models import Models, gate_of
 
 if TYPE_CHECKING:
     from ..generation import GenerationSettings
+    from ..planning.plan import ScenePlan
 
 EXAMPLE = (
     'squeeze generate --reference toy.png --prompt "a photo of the small toy, at the top, on a beach" --out out.png'
@@ -31,6 +34,21 @@ def generate(
         typer.Option(help="Plan file: each subject is encoded by itself and kept to its place; no --prompt."),
     ] = None,
     pick: Annotated[int, typer.Option(help="Which plan of the file; the first is 1.")] = 1,
+    plan_candidates: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Plan the prompt first, so many ways: by the MLLM, in the toy world by rule. 0: no plan."
+        ),
+    ] = 0,
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Pictures of each plan, of which the best is kept, with a sheet of all.")
+    ] = 1,
+    rule: Annotated[
+        str, typer.Option(help="Of --best-of: smallest_identity (DINO) or clip_t (the paper's).")
+    ] = "smallest_identity",
+    judges: Annotated[Path, typer.Option(help="Where DINO and CLIP for --best-of lie, a folder each.")] = Path(
+        "models"
+    ),
     until: Annotated[float, typer.Option(help="Sigma down to which subjects are kept apart; 0: to the end.")] = 0.0,
     out: Annotated[Path, typer.Option(help="File to write; with --count, numbers are added.")] = Path("out.png"),
     flux: options.Flux = None,
@@ -82,6 +100,11 @@ def generate(
     images = [read_picture(path) for path in reference]
     masks = [read_mask(path) for path in mask] if mask else None
     models = Models(flux, vae, mllm, adapter, clip, dtype, mllm_dtype, device or None, offload, aligner)
+    best = BestOf(plan_candidates, best_of, rule, judges)
+    if plan is not None and plan_candidates:
+        raise SqueezeError("There is a plan, and plans are asked for. Give --plan or --plan-candidates.")
+    best.check(planned=plan is not None or plan_candidates > 0, count=count, toy=models.toy)
+    from ..best_scene import generate_best
     from ..flux.lora import check_strength
     from ..generation import GenerationSettings
     from ..layers import LayerSelection
@@ -89,7 +112,8 @@ def generate(
     from ..mllm.prompt import check_prompt
     from ..pipeline import reference_pictures
     from ..planning.files import pick as picked
-    from ..planning.files import read_plans
+    from ..planning.files import read_plans, write_plans
+    from ..planning.planner import check_request
     from ..scene import generate_scene, placed_subjects
 
     # Whatever can be wrong is found before gigabytes are loaded.
@@ -113,8 +137,10 @@ def generate(
         system_prompt=system_prompt,
         tiles=tiles,
     )
-    subjects = [] if plan is None else placed_subjects(picked(read_plans(plan), pick), images, masks)
-    for one in subjects:
+    plans: tuple[ScenePlan, ...] = () if plan is None else (picked(read_plans(plan), pick),)
+    if plan_candidates:
+        check_request(len(images), plan_candidates)
+    for one in (subject for each in plans for subject in placed_subjects(each, images, masks)):
         check_prompt(Prompt(one.caption, () if one.image is None else (one.image,), system_prompt or ""))
     if plan is None:
         check_prompt(Prompt(prompt, tuple(images), system_prompt or ""))
@@ -122,18 +148,48 @@ def generate(
         LayerSelection.parse(layers).indices(trained.dla.layers)
     reference_pictures(images, masks, settings)
     pipeline = models.load(strength)
+    chosen = None
     with progress_bar() as progress:
-        if subjects:
-            result = generate_scene(pipeline, subjects, settings, until=until, progress=progress)
+        if plan_candidates:
+            plans = planned(pipeline, prompt, images, plan_candidates, seed, progress)
+        if len(plans) * best_of > 1:
+            dino, clip_judge = best.models(models.toy, str(pipeline.device))
+            chosen = generate_best(
+                pipeline,
+                plans,
+                images,
+                settings,
+                best_of,
+                prompt=prompt or plans[0].scene,
+                rule=best.rule,  # type: ignore[arg-type]  # checked above
+                masks=masks,
+                dino=dino,
+                clip=clip_judge,
+                until=until,
+                progress=progress,
+            )
+            settings = replace(settings, seed=chosen.seed)
+        elif plans:
+            subjects = placed_subjects(plans[0], images, masks)
+            made = generate_scene(pipeline, subjects, settings, until=until, progress=progress).images
         else:
-            result = pipeline.generate(prompt, images, settings, masks=masks, progress=progress)
+            made = pipeline.generate(prompt, images, settings, masks=masks, progress=progress).images
     told = _notes(prompt, reference, settings, models.toy)
-    if plan is not None:
-        told |= {"plan": plan.name, "pick": pick, "captions": [one.caption for one in subjects], "until": until}
+    if plans:
+        used = plans[0] if chosen is None else chosen.plan
+        captions = [one.caption for one in placed_subjects(used, images, masks)]
+        told |= {"plan": out_plan(out).name if plan is None else plan.name, "captions": captions, "until": until}
+        told |= {"pick": pick if plan is not None else 1}
     notes = {"squeeze": json.dumps(told)}
-    for number, picture in enumerate(result.images, start=1):
-        path = out if len(result.images) == 1 else out.with_stem(f"{out.stem}_{number}")
-        print(write_picture(picture, path, notes))
+    if chosen is not None:
+        written = write_best(chosen, out, notes)
+    else:
+        names = [out] if len(made) == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(1, len(made) + 1)]
+        written = [write_picture(picture, path, notes) for picture, path in zip(made, names)]
+    if plans and plan is None:
+        written.append(write_plans([plans[0] if chosen is None else chosen.plan], out_plan(out)))
+    for path in written:
+        print(path)
 
 
 def _notes(prompt: str, references: list[Path], settings: GenerationSettings, toy: bool) -> dict:

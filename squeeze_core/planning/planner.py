@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_CANDIDATES = 32
+TEMPERATURE = 0.7
 Planner = Literal["auto", "mllm", "rule"]
 PLANNERS: tuple[Planner, ...] = ("auto", "mllm", "rule")
 _WORDS, _WORDS_A_SUBJECT = 300, 70  # tokens for thought and scene, and for a subject's name and caption
@@ -67,7 +68,7 @@ def plan_scene(
     *,
     candidates: int = 4,
     seed: int = 0,
-    temperature: float = 0.7,
+    temperature: float = TEMPERATURE,
     subjects: int | None = None,
     tiles: int = 1,
     size: str = "",
@@ -138,7 +139,9 @@ def check_pictures(plan: ScenePlan, pictures: int) -> None:
         )
 
 
-def check_request(pictures: int, candidates: int, temperature: float, subjects: int | None) -> None:
+def check_request(
+    pictures: int, candidates: int, temperature: float = TEMPERATURE, subjects: int | None = None
+) -> None:
     """Raises `SqueezeError` for numbers that `plan_scene` does not take."""
     if pictures > MOST_SUBJECTS:
         raise SqueezeError(

@@ -212,7 +212,8 @@ class UntrainedViT:
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[Image]) -> torch.Tensor:
-        pixels = torch.stack([torch.from_numpy(np.array(p.convert("RGB"), dtype=np.float32)) for p in pictures])
+        rgb = [p.convert("RGB").resize((scenes.SIDE, scenes.SIDE)) for p in pictures]
+        pixels = torch.stack([torch.from_numpy(np.array(p, dtype=np.float32)) for p in rgb])
         states = self.model(pixel_values=pixels.permute(0, 3, 1, 2) / 127.5 - 1).last_hidden_state
         return torch.nn.functional.normalize(states[:, 0], dim=-1)
 
