@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -32,7 +32,8 @@ def toyworld(
         Optional[str],  # noqa: UP045
         typer.Option(
             help="train: vae, mllm, flux, stage1 or stage2, without it all in this order; table6_single and the "
-            "like for a row of the table. measure: rows of one of the paper's tables, such as C."
+            "like for a row of the table. measure: rows of one of the paper's tables, such as C; plans: several "
+            "toys by plan, of the weights that are shipped."
         ),
     ] = None,
     configs: Annotated[
@@ -92,9 +93,12 @@ def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: 
 
     if out is None:
         raise SqueezeError("Measuring needs the folder of squeeze toyworld train: add --out runs/toy.")
+    if only == "plans":
+        _measure_plans(out, pairs, range(seeds), document)
+        return
     chosen = [row for row in table.rows() if only is None or only in row.table.split(", ")]
     if not chosen:
-        raise SqueezeError(f'No row is of table "{only}". Choose one of 1, 2, 3, 6, 7, A or C.')
+        raise SqueezeError(f'No row is of table "{only}". Choose one of 1, 2, 3, 6, 7, A, C or plans.')
     if document is not None:
         table.around(document)  # before hours of measuring
     shard = parse_shard("")
@@ -108,6 +112,26 @@ def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: 
         given = table.layer_importance(out, name)
         if given is not None:
             made += f"\n{name}, layers 0 to {len(given) - 1}: {', '.join(f'{share:.2f}' for share in given)}\n"
+    print(made, end="")
+    if document is not None:
+        table.write_into(document, made)
+
+
+def _measure_plans(out: Path, pairs: int, seeds: Sequence[int], document: Path | None) -> None:
+    from .. import toyworld as world
+    from ..pipeline import SqueezePipeline
+    from ..toyworld.making import many, table
+    from .console import progress_bar
+
+    if document is not None:
+        table.around(document)
+    measured = out / "measured"
+    pipeline = SqueezePipeline.from_toy_world(world.load(), device="cpu")
+    with progress_bar() as report:
+        many.fill(measured, pipeline, many.rows(), pairs=pairs, seeds=seeds, progress=report)
+        for toys in many.BEST_TOYS:
+            many.fill_best_of(measured, pipeline, toys, pairs=pairs, seeds=seeds, progress=report)
+    made = many.markdown(measured, many.rows(), pairs=pairs, seeds=seeds)
     print(made, end="")
     if document is not None:
         table.write_into(document, made)

@@ -147,6 +147,18 @@ def pair(seed: int, index: int, options: WorldOptions = WorldOptions()) -> Pair:
     return Pair(kind, tuple(references), target, language.prompt(kind, identities, told), told)
 
 
+def several(seed: int, index: int, count: int, options: WorldOptions = WorldOptions()) -> Pair:
+    """`count` subjects, 2 to 4, each with a reference of its own, in one target; else as `pair`."""
+    draw = _Draw(seed, f"several {count}", index, options)
+    told = draw.told(count)
+    identities = [draw.identity() for _ in range(count)]
+    while len(set(identities)) < count:
+        identities = [draw.identity() for _ in range(count)]
+    references = tuple(draw.reference(identity) for identity in identities)
+    target = draw.scene(draw.placed(identities, told), told)
+    return Pair("several", references, target, language.prompt("several", identities, told), told)
+
+
 def render(scene: Scene, side: int = SIDE) -> np.ndarray:
     """[side, side, 3] uint8 RGB."""
     picture = painted(scene.background, side).copy()
@@ -292,7 +304,7 @@ class _Draw:
 
     def placed(self, identities: Sequence[Identity], told: Told) -> tuple[Subject, ...]:
         """Subjects that stand as told, whole and apart from each other."""
-        poses = {1: self._alone, 2: self._two, 3: self._three}[len(identities)](told)
+        poses = {1: self._alone, 2: self._two, 3: self._three, 4: self._four}[len(identities)](told)
         return tuple(Subject(identity, pose) for identity, pose in zip(identities, poses))
 
     def _alone(self, told: Told) -> list[Pose]:
@@ -308,6 +320,11 @@ class _Draw:
 
     def _three(self, told: Told) -> list[Pose]:
         corners = ((-2, -2), (2, -2), (0, 2))
+        return [self.pose(0.5 + TOKEN * right, 0.5 + TOKEN * down, 0.42) for right, down in corners]
+
+    def _four(self, told: Told) -> list[Pose]:
+        """For measures only: no training has shown four."""
+        corners = ((-2, -2), (2, -2), (-2, 2), (2, 2))
         return [self.pose(0.5 + TOKEN * right, 0.5 + TOKEN * down, 0.42) for right, down in corners]
 
     def reference(self, identity: Identity) -> Scene:
