@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .pictures import Problem
+
+if TYPE_CHECKING:
+    from .generated_files import Generated
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,32 @@ class PictureScore:
     references: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     category: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        picture: Generated,
+        scores: Mapping[str, float | None],
+        references: Iterable[Path] | None = None,
+        weights: Mapping[str, float] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> PictureScore:
+        """Of a generated picture, with all that its sample says. references: None are the sample's inputs."""
+        sample = picture.sample
+        used = sample.inputs if references is None else references
+        return cls(
+            picture.name,
+            sample.subject,
+            sample.prompt,
+            picture.seed,
+            scores,
+            weights or {},
+            sample.text,
+            # A reference lies in a folder of its own, so that a bare name would not tell which it is.
+            tuple(f"{path.parent.name}/{path.name}" for path in used),
+            details or {},
+            sample.category,
+        )
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -7,18 +7,18 @@ first one stopped. `run.json` says what the pictures were made with; going on wi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SqueezeError
+from ..files import whole, write_text
+from ..gate import Gate
 from ..shard import Shard
 from ..vision.batches import Progress, is_out_of_memory
 from .cases import Benchmark, Sample
 from .generated_files import file_name
-from .report import write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 _MAY_CHANGE = {"data", "label", "notes"}  # none of them changes a picture
-_NEWER = {"vae", "dtype", "mllm_dtype"}  # of the models: run.json of earlier versions does not have them
+# Of GenerationSettings: seeds are the run's first and a picture's number, drawn together as memory allows.
+_NOT_OF_A_RUN = {"seed", "batch"}
 # Pictures of one sample, one for each seed.
 Draw = Callable[[Sample, Sequence[int]], Sequence["Image"]]
 
@@ -110,6 +111,15 @@ def with_pipeline(pipeline: SqueezePipeline, settings: GenerationSettings, first
     return draw
 
 
+def identity(settings: GenerationSettings) -> dict[str, Any]:
+    """What the pictures of a run depend on, for `made_with`: every field of the settings but seed and batch.
+
+    The gate is a list of its values, tau_1 and tau_2 first; None where the adapter's is meant.
+    """
+    fields = {name: value for name, value in vars(settings).items() if name not in _NOT_OF_A_RUN}
+    return {**fields, "gate": None if settings.gate is None else list(astuple(settings.gate))}
+
+
 def claim(folder: Path, benchmark: Benchmark, made_with: Mapping[str, Any]) -> None:
     """Write run.json, or check that the one there says the same. Raises `SqueezeError`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,8 +130,8 @@ def claim(folder: Path, benchmark: Benchmark, made_with: Mapping[str, Any]) -> N
         write_text(path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
         return
     earlier, now = _settings(read_run(folder)), _settings(run)
+    earlier = _completed(earlier, now)
     keys = (earlier.keys() | now.keys()) - _MAY_CHANGE
-    keys -= {key for key in _NEWER if key not in earlier}
     changed = sorted(key for key in keys if earlier.get(key) != now.get(key))
     if changed:
         key = changed[0]
@@ -156,6 +166,27 @@ def read_run(folder: Path) -> dict[str, Any]:
     )
 
 
+def _completed(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """An earlier version's settings in today's fields: what it did not know had the value of its default.
+
+    `side` was both height and width. The long side of references followed from the models, which are compared
+    by themselves.
+    """
+    from ..generation import GenerationSettings
+
+    earlier = dict(earlier)
+    side = earlier.pop("side", None)
+    known = {"height": side, "width": side} if side is not None else {}
+    known = {**identity(GenerationSettings()), "long_side": now.get("long_side"), **known}
+    for name, value in known.items():
+        if name in now:
+            earlier.setdefault(name, value)
+    gate, default = earlier.get("gate"), list(astuple(Gate()))
+    if isinstance(gate, list) and len(gate) < len(default):
+        earlier["gate"] = [*gate, *default[len(gate) :]]
+    return earlier
+
+
 def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
     """What a run was made with, the models one by one."""
     models = run.get("models")
@@ -163,13 +194,8 @@ def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(picture: Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with whole(path) as temporary:
         picture.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _free() -> None:

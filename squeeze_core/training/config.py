@@ -190,14 +190,14 @@ def read_yaml(path: Path, above: tuple[Path, ...] = (), base: Path | None = None
     extends = values.pop("extends", None)
     if base is None and extends is not None:
         base = path.parent / str(extends)
-    return values if base is None else _merged(read_yaml(base, (*above, path)), values)
+    return values if base is None else merged(read_yaml(base, (*above, path)), values)
 
 
 def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """The values with `a.b=value` changes applied. Raises `SqueezeError` for one that does not read."""
     import yaml
 
-    values = _merged(values, {})
+    values = merged(values, {})
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
@@ -228,12 +228,12 @@ def _put(values: Any, parts: list[str], value: Any, key: str) -> None:
     _put(values[at], rest, value, key)
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """A copy of base with mappings merged; anything else in `over` replaces."""
     result = copy.deepcopy(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both else copy.deepcopy(value)
+        result[key] = merged(result[key], value) if both else copy.deepcopy(value)
     return result
 
 

@@ -276,13 +276,17 @@ class Trainer:
         if newest is None:
             return 0
         saved = read_state(newest)
-        _check_same(saved.get("identity", {}), self._identity(), newest)
+        _check_same(self._completed(saved.get("identity", {})), self._identity(), newest)
         state.restore(newest)
         return int(saved["step"])
 
     def _identity(self) -> dict[str, Any]:
         # Through JSON, as the one that it is compared with.
         return json.loads(json.dumps({"loop": self.settings.identity(), "task": self.task.identity()}))
+
+    def _completed(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        loop, task = saved.get("loop", {}), saved.get("task", {})
+        return {"loop": self.settings.completed(loop), "task": self.task.completed(task) if task else {}}
 
     def _begin_folder(self) -> None:
         self.checkpoints.clear_leftovers()

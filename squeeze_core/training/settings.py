@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import SqueezeError
 from .attention import SAFE, AttentionKernel
+
+# What a run may change when it goes on: how it is computed, saved and shown, not what is learned.
+_MAY_CHANGE = {"micro_batch", "sharding", "device", "deterministic", "attention_kernels", "save_every", "keep"}
+_MAY_CHANGE |= {"sample_every", "workers", "tensorboard"}
 
 
 class LoopSettings(BaseModel):
@@ -103,11 +108,13 @@ class LoopSettings(BaseModel):
 
     def identity(self) -> dict:
         """What a checkpoint must agree with; the rest may change between two parts of a run."""
-        fixed = {"batch_size", "seed", "learning_rate", "schedule", "warmup", "weight_decay", "betas", "eps"}
-        fixed |= {"cooldown", "clip", "ema", "precision"}
-        if self.schedule == "cosine":
-            fixed.add("steps")
-        return {name: value for name, value in self.model_dump(mode="json").items() if name in fixed}
+        free = _MAY_CHANGE if self.schedule == "cosine" else _MAY_CHANGE | {"steps"}
+        return self.model_dump(mode="json", include=set(LoopSettings.model_fields) - free)
+
+    def completed(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """The identity in a checkpoint of an earlier version: fields that it did not know had their defaults."""
+        defaults = LoopSettings(steps=1, batch_size=1).model_dump(mode="json", include=set(self.identity()))
+        return {**defaults, **saved}
 
 
 @dataclass(frozen=True)

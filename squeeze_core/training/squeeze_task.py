@@ -8,12 +8,13 @@ gate's stages and classifier-free guidance ask for at inference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -33,8 +34,9 @@ from ..mllm.backbone import Backbone, Prompt
 from ..mllm.states import LayerStates
 from ..references import ReferencePicture, fit, long_sides
 from ..sigmas import flux_mu, shifted
-from .config import TrainConfig
+from .config import TrainConfig, merged
 from .latents import LatentCache, Picture, weights_hash
+from .settings import LoopSettings
 from .task import Task
 
 if TYPE_CHECKING:
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 UNO_TIMES = 1000
+# Of TrainConfig, besides the loop's: what may change when a run goes on,
+_MAY_CHANGE = {"init", "latent_cache", "gradient_checkpointing", "calls", "sampling"}
+# and what the adapter's config, the data sets' names or the weights' hashes say.
+_SAID_OTHERWISE = {"models", "data", "dla", "lora", "pooled", "gate", "placement", "system_prompt", "tiles"}
+_SAID_OTHERWISE |= {"inference_guidance"}
 
 
 class Trained(nn.Module):
@@ -157,7 +164,7 @@ class SqueezeTask(Task):
         }
 
     def identity(self) -> dict[str, Any]:
-        names = ("vae_references", "drops", "timesteps", "guidance", "resolution", "crop", "reference_long_side")
+        elsewhere = _MAY_CHANGE | _SAID_OTHERWISE | set(LoopSettings.model_fields)
         return {
             "adapter": self.adapter.model_dump(mode="json"),
             "lora_alpha": self.config.lora.alpha,
@@ -165,8 +172,18 @@ class SqueezeTask(Task):
             "vae": self.latents.vae_hash,
             "flux": self._flux_hash,
             **({} if self.clip is None else {"clip": weights_hash(self.clip.model.state_dict())}),
-            **self.config.model_dump(mode="json", include=set(names)),
+            **self.config.model_dump(mode="json", exclude=elsewhere),
         }
+
+    def completed(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields that an earlier version did not know had their defaults."""
+        defaults = {
+            name: TypeAdapter(Any).dump_python(field.get_default(), mode="json")
+            for name, field in TrainConfig.model_fields.items()
+            if name in self.identity() and not field.is_required()
+        }
+        adapter = AdapterConfig.model_validate(saved["adapter"]).model_dump(mode="json")
+        return {**merged(defaults, dict(saved)), "adapter": adapter}
 
     def _sample(self, index: int) -> Sample:
         config, draws = self.config, self.draws

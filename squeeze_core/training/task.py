@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +50,10 @@ class Task(ABC):
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be continued: model, data, settings. JSON only."""
         return {}
+
+    def completed(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """The identity in a checkpoint of an earlier version, in today's fields."""
+        return dict(saved)
 
     def shard_units(self) -> list[nn.Module]:
         """Parts of `module` that FSDP2 gathers one at a time; each must run equally often in every process."""

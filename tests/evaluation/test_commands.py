@@ -151,11 +151,6 @@ def test_a_run_goes_on_only_with_the_same_vae_and_dtypes(squeeze, tmp_path, data
     ):
         status, _, said = squeeze(*make, *models, *changed)
         assert status == 2 and words in said
-    for key in ("vae", "dtype", "mllm_dtype"):  # as earlier versions wrote it
-        del run["models"][key]
-    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
-    status, _, said = squeeze(*make, *models, "--vae", paths.vae, "--dtype", "bf16")
-    assert status == 0 and "1 were there already" in said
 
 
 def test_generate_refuses_a_place_or_a_seed_before_it_works(squeeze, tmp_path, dataset):

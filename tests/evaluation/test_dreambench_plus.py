@@ -153,3 +153,4 @@ def test_the_report_sets_the_average_among_the_published_rows(made, plus, mllm):
     judge = Judge("kind", lambda: Scripted(mllm, lambda number: "Score: 3"))
     text = report.to_markdown(score(made, plus, [judge], Cache(), settings=QUICK))
     assert "USO" in text and "2.800" in text and "published" in text and "3.000" in text
+    assert "## By category" in text and "| animal |" in text and "| object |" in text

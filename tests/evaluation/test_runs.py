@@ -1,6 +1,7 @@
 """Generation for a benchmark: resumable, sharded, the same pictures in every batch size."""
 
 import json
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.evaluation import runs as generation
 from squeeze_core.evaluation.generated_files import collect, file_name
-from squeeze_core.evaluation.runs import generate, with_pipeline
+from squeeze_core.evaluation.runs import claim, generate, identity, with_pipeline
+from squeeze_core.gate import Gate
 from squeeze_core.generation import GenerationSettings
 from squeeze_core.shard import Shard, parse_shard
 
@@ -104,6 +106,33 @@ def test_pictures_drawn_together_are_those_drawn_alone_and_by_squeeze_generate(
     reference = Image.open(sample.inputs[0]).convert("RGB")
     own = pipeline.generate(sample.text, [reference], GenerationSettings(64, 64, steps=2, long_side=48, seed=8))
     assert np.abs(np.asarray(own.images[0], int) - np.asarray(alone[0], int)).max() <= 1
+
+
+def _another(name: str, value: object) -> object:
+    choices = {"curve": "linear", "gate": Gate(0.5, 0.5), "fit": "pad", "placement": "uxo", "tiles": 2}
+    choices |= {"text_layers": "0-9", "image_layers": "0-9", "system_prompt": "Say", "guidance": 3.0}
+    return choices[name] if name in choices else value + 16
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(GenerationSettings) if f.name not in ("seed", "batch")])
+def test_a_run_goes_on_with_no_other_setting_of_its_pictures(tmp_path, benchmark_data, name):
+    settings = GenerationSettings(gate=Gate())
+    claim(tmp_path, benchmark_data, identity(settings))
+    claim(tmp_path, benchmark_data, identity(replace(settings, seed=3, batch=2)))
+    other = replace(settings, **{name: _another(name, getattr(settings, name))})
+    with pytest.raises(SqueezeError, match=f"made with {name} = "):
+        claim(tmp_path, benchmark_data, identity(other))
+
+
+def test_a_run_of_version_0_1_0_goes_on_with_the_same_settings(tmp_path, benchmark_data):
+    old = {"side": 128, "steps": 28, "curve": "cosine", "gate": [0.95, 0.85, "drop"]}
+    old |= {"guidance": None, "true_cfg": 1.0, "benchmark": benchmark_data.name, "source": benchmark_data.source}
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    settings = GenerationSettings(height=128, width=128, gate=Gate(), long_side=128)
+    claim(tmp_path, benchmark_data, identity(settings))
+    for changed in ({"width": 64}, {"text_layers": "0-9"}, {"steps": 4}):
+        with pytest.raises(SqueezeError, match=next(iter(changed))):
+            claim(tmp_path, benchmark_data, identity(replace(settings, **changed)))
 
 
 def test_a_run_tells_what_it_was_made_with(tmp_path, benchmark_data):

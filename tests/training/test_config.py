@@ -5,6 +5,7 @@ import yaml
 
 from squeeze_core.errors import SqueezeError
 from squeeze_core.training.config import load_config
+from squeeze_core.training.settings import LoopSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(
@@ -116,3 +117,21 @@ def test_files_that_do_not_read_are_named(tmp_path):
 def test_a_variant_that_is_not_token_by_token_is_not_trained():
     with pytest.raises(SqueezeError, match="trained are dual"):
         load_config(CONFIGS / "squeeze_stage1.yaml", ["dla.variant=convolution"])
+
+
+def test_a_checkpoint_of_an_earlier_version_had_the_defaults_of_what_it_does_not_name():
+    settings = LoopSettings(steps=8, batch_size=4, clip=2.0)
+    saved = settings.identity()
+    del saved["ema"]
+    assert settings.completed(saved) == settings.identity()
+    changed = settings.model_copy(update={"ema": 0.9})
+    assert changed.completed(saved) != changed.identity()
+
+
+def test_what_a_run_may_change_is_named_and_all_else_is_its_identity():
+    free = {"micro_batch", "sharding", "device", "deterministic", "attention_kernels", "save_every", "keep"}
+    free |= {"sample_every", "workers", "tensorboard"}
+    assert LoopSettings.model_fields.keys() - LoopSettings(steps=1, batch_size=1).identity().keys() == free | {
+        "steps"
+    }
+    assert "steps" in LoopSettings(steps=1, batch_size=1, schedule="cosine").identity()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from .. import options
 from ..console import make_folder, progress_bar, say
 from ..models import Models, gate_of
 from .options import Data
-
-if TYPE_CHECKING:
-    from ...generation import GenerationSettings
 
 EXAMPLE = (
     "squeeze eval generate dreambench --data dreambooth --flux FLUX.1-dev --mllm InternVL3-8B-hf "
@@ -89,13 +86,20 @@ def generate(
         true_cfg=cfg,
         long_side=models.long_side,
     )
-    made_with = _made_with(settings, data, label or out.resolve().name, first_seed, cases.seeds)
-    made_with["models"] = {
-        "flux": "toy world" if models.toy else str(flux),
-        "mllm": "toy world" if models.toy else str(mllm),
-        "adapter": "toy world" if models.toy else _identity(adapter),
-        **({} if clip is None else {"clip": str(clip)}),
-        **({} if models.toy else {"vae": str(vae or flux), "dtype": dtype, "mllm_dtype": mllm_dtype}),
+    made_with = {
+        "label": label or out.resolve().name,
+        "data": str(data.resolve()),
+        "references": "the first of each subject",
+        **runs.identity(settings),
+        "first_seed": first_seed,
+        "seeds": cases.seeds,
+        "models": {
+            "flux": "toy world" if models.toy else str(flux),
+            "mllm": "toy world" if models.toy else str(mllm),
+            "adapter": "toy world" if models.toy else _identity(adapter),
+            **({} if clip is None else {"clip": str(clip)}),
+            **({} if models.toy else {"vae": str(vae or flux), "dtype": dtype, "mllm_dtype": mllm_dtype}),
+        },
     }
     runs.claim(out, cases, made_with)  # before gigabytes are loaded
     say(f"{len(part.part(cases.samples)) * cases.seeds} pictures of {cases.name}, shard {part.index}/{part.count}")
@@ -105,24 +109,6 @@ def generate(
         done = runs.generate(cases, out, draw, made_with, part, progress)
     say(f"{done.made} pictures made, {done.kept} were there already; {done.batch} at once.")
     print(out)
-
-
-def _made_with(settings: GenerationSettings, data: Path, label: str, first_seed: int, seeds: int) -> dict[str, Any]:
-    gate = settings.gate
-    assert gate is not None  # always set above
-    return {
-        "label": label,
-        "data": str(data.resolve()),
-        "references": "the first of each subject",
-        "side": settings.height,
-        "steps": settings.steps,
-        "curve": settings.curve,
-        "gate": [gate.tau_1, gate.tau_2, gate.late],
-        "guidance": settings.guidance,
-        "true_cfg": settings.true_cfg,
-        "first_seed": first_seed,
-        "seeds": seeds,
-    }
 
 
 def _taus(benchmark: str, tau_1: float | None, tau_2: float | None) -> tuple[float | None, float | None]:

@@ -69,7 +69,7 @@ def score(
             pair = cosines(by_clip[picture.path][None], texts[picture.sample.text][None])
             scores[CLIP_T.key] = float(pair)
         if scores:
-            rows.append(_row(picture, scores, weights, wanted[picture.sample]))
+            rows.append(PictureScore.of(picture, scores, wanted[picture.sample], weights))
     result = Result(benchmark.name, metrics, rows, table="1" if benchmark.name == "DreamBench" else None)
     result.problems = files.all_problems()
     result.asked = len(benchmark.samples) * benchmark.seeds
@@ -82,24 +82,6 @@ def score(
     if clip:
         result.problems += _too_long(clip, generated)
     return result
-
-
-def _row(
-    picture: Generated, scores: dict[str, float | None], weights: dict[str, float], used: Sequence[Path]
-) -> PictureScore:
-    sample = picture.sample
-    names = tuple(f"{path.parent.name}/{path.name}" for path in used)
-    return PictureScore(
-        picture.name,
-        sample.subject,
-        sample.prompt,
-        picture.seed,
-        scores,
-        weights,
-        sample.text,
-        names,
-        category=sample.category,
-    )
 
 
 def _too_long(clip: Clip, generated: Sequence[Generated]) -> list[Problem]:

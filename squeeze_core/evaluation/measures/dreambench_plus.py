@@ -139,16 +139,8 @@ def _row(
 ) -> PictureScore:
     given = [scores[name] for name in names]
     average = None if None in given else sum(value for value in given if value is not None) / len(given)
-    return PictureScore(
-        pair.name,
-        pair.sample.subject,
-        pair.sample.prompt,
-        pair.seed,
-        {**scores, AVERAGE: average},
-        text=pair.sample.text,
-        references=tuple(path.name for path in pair.sample.inputs),
-        details={"unusable answers": answers} if answers else {},
-    )
+    details = {"unusable answers": answers} if answers else {}
+    return PictureScore.of(pair, {**scores, AVERAGE: average}, details=details)
 
 
 def _notes(result: Result, names: Sequence[str]) -> list[str]:

@@ -85,16 +85,5 @@ def score(
 
 
 def _row(picture: Generated, found: dict[str, float]) -> PictureScore:
-    sample = picture.sample
-    return PictureScore(
-        picture.name,
-        sample.subject,
-        sample.prompt,
-        picture.seed,
-        {IP_SIM.key: sum(found.values()) / len(found)},
-        {IP_SIM.key: float(len(found))},
-        sample.text,
-        tuple(f"{path.parent.name}/{path.name}" for path in sample.inputs),
-        {"subjects": found},
-        sample.category,
-    )
+    scores, weights = {IP_SIM.key: sum(found.values()) / len(found)}, {IP_SIM.key: float(len(found))}
+    return PictureScore.of(picture, scores, weights=weights, details={"subjects": found})

@@ -122,24 +122,13 @@ def _row(
     crop: Crop | None,
     path: Path,
 ) -> PictureScore:
-    sample = picture.sample
     details = {
         "reference": [reference.azimuth, reference.polar],
         "generated": [made.azimuth, made.polar],
         "confidence": confidence,
         "detected": crop is not None and crop.box is not None,
     }
-    return PictureScore(
-        picture.name,
-        sample.subject,
-        sample.prompt,
-        picture.seed,
-        compare(reference, made),
-        text=sample.text,
-        references=(f"{path.parent.name}/{path.name}",),
-        details=details,
-        category=sample.category,
-    )
+    return PictureScore.of(picture, compare(reference, made), [path], details=details)
 
 
 def _not_found(boxes: dict[tuple[Path, str], list[Box]], files: Files) -> list[Problem]:
