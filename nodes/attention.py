@@ -9,6 +9,7 @@ call with rules of their own, and no forward is replaced.
 from __future__ import annotations
 
 import math
+import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from ..squeeze_core.attention.rules import AttentionRules, ReferenceRule
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.references import Reference
 from ..squeeze_core.windows import ALWAYS
+from . import step_cache
 
 KEY = "squeeze_attention"
 AS_TRAINED = ReferenceRule()
@@ -85,7 +87,7 @@ def with_rules(options: dict, rules: AttentionRules) -> dict:
     if rules.plain and not isinstance(carrier, AttentionCarrier):
         return {**options, "model_conds": conds} if "model_conds" in options else options
     options["model_conds"] = {**conds, KEY: RulesCond(((rules, 1),))}
-    options["control"] = carrier if isinstance(carrier, AttentionCarrier) else carrier_for(carrier)
+    options["control"] = carrier_for(carrier)
     return options
 
 
@@ -104,6 +106,42 @@ def carried(entries: list[list]) -> list[list]:
             options["control"] = carrier_for(options.get("control"))
         result.append([tokens, options])
     return result
+
+
+def followed(parts: list[list]) -> list[list]:
+    """The parts of one entry; step caches follow from each to the next. One alone stays as it is."""
+    if len(parts) < 2:
+        return parts
+    entry = uuid.uuid4()
+    return [[tokens, _followed(options, entry)] for tokens, options in parts]
+
+
+def _followed(options: dict, entry: uuid.UUID) -> dict:
+    part = step_cache.PartOf(entry, options.get("timestep_end", -math.inf))
+    conds = {**options.get("model_conds", {}), step_cache.KEY: step_cache.PartCond((part,))}
+    return {**options, "model_conds": conds, "control": carrier_for(options.get("control"))}
+
+
+def to_save(options: dict) -> dict:
+    """The options of an entry with what step caches follow as a text, for a file."""
+    conds = dict(options.get("model_conds", {}))
+    part = conds.pop(step_cache.KEY, None)
+    if part is None:
+        return options
+    options = {**options, step_cache.KEY: str(part.cond[0].entry), "model_conds": conds}
+    if not conds:
+        del options["model_conds"]
+    carrier = options.pop("control", None)
+    if isinstance(carrier, AttentionCarrier):
+        carrier = carrier.previous_controlnet
+    return options if carrier is None else {**options, "control": carrier}
+
+
+def from_file(options: dict) -> dict:
+    """What `to_save` was given."""
+    options = dict(options)
+    entry = options.pop(step_cache.KEY, None)
+    return options if entry is None else _followed(options, uuid.uuid5(uuid.NAMESPACE_OID, entry))
 
 
 def region_of(mask: torch.Tensor | None, given: object = None) -> Region | None:
@@ -139,7 +177,9 @@ _carriers: weakref.WeakValueDictionary[int, AttentionCarrier] = weakref.WeakValu
 
 
 def carrier_for(previous: ControlBase | None) -> AttentionCarrier:
-    """The carrier that calls `previous`, an entry's ControlNet, or None."""
+    """The carrier that calls `previous`, an entry's ControlNet, or None. A carrier stays as it is."""
+    if isinstance(previous, AttentionCarrier):
+        return previous
     carrier = _carriers.get(id(previous))
     if carrier is None:
         carrier = _carriers[id(previous)] = AttentionCarrier(previous)
@@ -147,7 +187,7 @@ def carrier_for(previous: ControlBase | None) -> AttentionCarrier:
 
 
 class AttentionCarrier(ControlBase):
-    """Sets the attention override for each call of the model whose entries have rules.
+    """Sets the attention override for each call of the model whose entries have rules, and guides step caches.
 
     Raises `SqueezeError` for a model on which the rules cannot work, and when a model ignores the override.
     """
@@ -185,6 +225,7 @@ class AttentionCarrier(ControlBase):
         return made
 
     def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+        step_cache.follow(transformer_options, cond.pop(step_cache.KEY, ()))
         entries = cond.pop(KEY, ())
         earlier = transformer_options.get("optimized_attention_override")
         if isinstance(earlier, Override):  # of the call before, where options are kept

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.files import checked_header, save_atomically
+from .attention import from_file, to_save
 
 SUFFIX = ".cond.safetensors"
 HEADER_KEY = "squeeze_conditioning"
@@ -27,7 +28,7 @@ def save(path: str | Path, conditioning: list) -> None:
     """Write a conditioning atomically. Raises `SqueezeError` naming what cannot be kept."""
     tensors: dict[str, torch.Tensor] = {}
     entries = [
-        {"tokens": _packed(tokens, tensors, "the tokens"), "options": _options(options, tensors)}
+        {"tokens": _packed(tokens, tensors, "the tokens"), "options": _options(to_save(options), tensors)}
         for tokens, options in conditioning
     ]
     header = json.dumps({"format": FORMAT, "entries": entries}, allow_nan=False)
@@ -51,7 +52,10 @@ def load(path: str | Path) -> list:
                 f'"{path.name}" has format {content["format"]} and this version reads format '
                 f"{FORMAT}. Save it again."
             )
-        return [[_unpacked(e["tokens"], tensors), _unpacked(e["options"], tensors)] for e in content["entries"]]
+        return [
+            [_unpacked(entry["tokens"], tensors), from_file(_unpacked(entry["options"], tensors))]
+            for entry in content["entries"]
+        ]
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise SqueezeError(f'"{path.name}" is no conditioning that Squeeze saved. Choose another file.') from error
 

@@ -19,7 +19,7 @@ from ..squeeze_core.flux.conditioning import late_context
 from ..squeeze_core.gate import MAX_TAU, Gate, Late
 from ..squeeze_core.references import References
 from ..squeeze_core.windows import Part, parts
-from .attention import Heard, carried, heard_upstream, with_references
+from .attention import Heard, carried, followed, heard_upstream, with_references
 from .sockets import CATEGORY, ReferenceLatents
 
 Entry = list[Any]  # [tokens, options], as ComfyUI has it
@@ -164,10 +164,12 @@ def gated(
             result.append([tokens, options])
             continue
         window, options = _window(options, percent_to_sigma)
+        staged: list[Entry] = []
         for part in parts(gate, [reference.window for reference in heard]):
             first, last = max(part.low, window[0]), min(part.last, window[1])
             if first <= last and last >= 0:  # no sampler goes below 0
-                result.append(_active(_staged(tokens, options, heard, part, gate.late), first, last))
+                staged.append(_active(_staged(tokens, options, heard, part, gate.late), first, last))
+        result += followed(staged)
     return carried(result)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from .dla import LayerWeights
 from .errors import SqueezeError
+from .flux.step_cache import check_threshold
 from .gate import Gate, Stage
 from .layers import LayerSelection
 from .references import MULTIPLE, Fit, Placement, References
@@ -32,6 +33,7 @@ class GenerationSettings:
         time. That pass has the adapter's guidance, whatever `guidance` says.
     long_side, fit: of references as encoded, see `ReferencePicture`.
     text_layers, image_layers: layers of the MLLM left standing, the others zeroed (Table A).
+    cache: threshold of diffusers' first-block cache, which skips most of FLUX in steps that change little; 0: none.
     """
 
     height: int = 1024
@@ -50,6 +52,7 @@ class GenerationSettings:
     image_layers: str = "all"
     system_prompt: str | None = None
     tiles: int | None = None
+    cache: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -75,6 +78,7 @@ class GenerationSettings:
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise SqueezeError(f"{name} is {value:g}; give a number of 0 or more.")
         check_seed(self.seed)
+        check_threshold(self.cache)
 
 
 def check_seed(seed: int) -> None:

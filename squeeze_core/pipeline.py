@@ -30,6 +30,7 @@ from .flux.conditioning import Conditioning, late_context, null
 from .flux.lora import apply_lora, remove_lora
 from .flux.model import spec_of, velocity
 from .flux.sampling import euler, seeded_noise
+from .flux.step_cache import remembering, step_cache
 from .flux.tokens import DOWNSCALE
 from .flux.vae import decode_latents, encode_pixels, scale_latents, unscale_latents
 from .gate import Gate, Stage
@@ -232,6 +233,7 @@ class SqueezePipeline:
             gate=gate,
             guidance=settings.guidance,
             true_cfg=settings.true_cfg,
+            cache=settings.cache,
             progress=progress,
         )
         stages = [gate.stage(float(s)) if encoded.latents else Stage.EARLY for s in levels[:-1]]
@@ -303,12 +305,15 @@ class SqueezePipeline:
         guidance: float | None = None,
         true_cfg: float = 1.0,
         layout: Layout | None = None,
+        cache: float = 0.0,
         progress: Progress | None = None,
     ) -> torch.Tensor:
         """Euler steps under the gate: raw latents like `noise`, float32 on the CPU.
 
         context: [1, tokens, width]. pooled: [1, 768]. noise: [batch, 16, h, w]. sigmas: [steps + 1].
         layout: whose the words and references are, and where each subject is.
+        cache: threshold of the first-block cache, see `flux.step_cache`; 0 for none. One that was enabled on the
+        transformer before is respected.
         Where no reference is heard, the context is, because nothing could take over from it.
         """
         gate = gate or self.config.gate
@@ -331,17 +336,21 @@ class SqueezePipeline:
         levels = sigmas.to(self.device, torch.float32)
 
         def predict(step: int, latents: torch.Tensor) -> torch.Tensor:
-            towards = velocity(self.transformer, latents, levels[step], heard(float(sigmas[step])))
+            sigma = float(sigmas[step])
+            apart = layout is not None and sigma >= layout.until
+            with remembering(self.transformer, f"{part_of(found, sigma)} {apart}"):
+                towards = velocity(self.transformer, latents, levels[step], heard(sigma))
             if true_cfg == 1:
                 return towards
-            away = velocity(self.transformer, latents, levels[step], unconditional)
+            with remembering(self.transformer, "null"):
+                away = velocity(self.transformer, latents, levels[step], unconditional)
             return away + (towards - away) * true_cfg
 
         def step_done(step: int) -> None:
             if progress is not None:
                 progress("sample", step, len(levels) - 1)
 
-        with self.at_work(self.transformer):
+        with self.at_work(self.transformer), step_cache(self.transformer, cache):
             latents = euler(predict, noise.to(self.device, torch.float32), levels, step_done)
         return unscale_latents(self.vae, latents).cpu()
 

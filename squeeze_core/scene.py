@@ -114,6 +114,7 @@ def generate_scene(
         guidance=settings.guidance,
         true_cfg=settings.true_cfg,
         layout=layout,
+        cache=settings.cache,
         progress=progress,
     )
     stages = [gate.stage(float(sigma)) if encoded.latents else Stage.EARLY for sigma in levels[:-1]]

@@ -76,6 +76,7 @@ def generate(
     image_layers: Annotated[str, typer.Option(help="The same for picture tokens.")] = "all",
     system_prompt: Annotated[Optional[str], typer.Option(help="Instead of the adapter's.")] = None,  # noqa: UP045
     tiles: Annotated[Optional[int], typer.Option(help="Tiles a picture, 1 to 12.")] = None,  # noqa: UP045
+    cache: Annotated[float, typer.Option(help="Skip steps that change less, such as 0.1; 0: none.")] = 0.0,
     dtype: options.Dtype = "default",
     mllm_dtype: options.MllmDtype = "default",
     device: options.Device = "",
@@ -136,6 +137,7 @@ def generate(
         image_layers=image_layers,
         system_prompt=system_prompt,
         tiles=tiles,
+        cache=cache,
     )
     plans: tuple[ScenePlan, ...] = () if plan is None else (picked(read_plans(plan), pick),)
     if plan_candidates:

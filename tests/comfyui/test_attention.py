@@ -102,7 +102,7 @@ def repeated(model, times: int, last: int):
 
 def test_strength_one_changes_not_a_bit(world, clean_memory):
     plain = world.heard({}, {})
-    assert not any("control" in options for _, options in plain)
+    assert not any(world.attention.KEY in options.get("model_conds", {}) for _, options in plain)
     assert torch.equal(
         sample(world.model, world.heard({"strength": 1.0}, {}), world.negative()),
         sample(world.model, world.by_hand(world.latents[:2]), world.negative()),
@@ -167,8 +167,8 @@ def test_positive_and_negative_of_other_strengths_run_in_one_call_as_apart(world
             return False
 
     for _, options in positive + negative:
-        conds = options.get("model_conds")
-        if conds:
+        conds = options.get("model_conds", {})
+        if world.attention.KEY in conds:
             options["model_conds"] = {**conds, world.attention.KEY: Apart(conds[world.attention.KEY].cond)}
     apart = sample(model, positive, negative, 3.0)
     assert calls[2 * STEPS :] == [1] * (2 * STEPS)

@@ -293,7 +293,7 @@ def test_a_control_net_is_felt_in_every_stage(world, comfy, clean_memory):
 
     control = Push()
     gated = world.gated(0.9, 0.5, conditioning=world.positive(control=control))
-    assert all(entry[1]["control"] is control for entry in gated) and len(gated) == 3
+    assert all(entry[1]["control"].previous_controlnet is control for entry in gated) and len(gated) == 3
     with_control = sample(world.model, gated, world.negative())
     assert sorted(set(asked), reverse=True) == [float(s) for s in cosine()[:-1]]
     assert (with_control - sample(world.model, world.gated(0.9, 0.5), world.negative())).abs().max() > 1e-3
