@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import struct
 import sys
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -20,7 +21,7 @@ from .errors import SqueezeError
 if TYPE_CHECKING:
     import torch
 
-MAX_HEADER = 32 * 2**20  # bytes; a full-size adapter's header is about 0.1 MiB
+MAX_HEADER = 100 * 2**20  # bytes, the format's own limit; a full-size adapter's header is about 0.1 MiB
 
 
 def cache_folder() -> Path:
@@ -98,6 +99,18 @@ def checked_header(path: Path, what: str) -> None:
             f'"{path.name}" has a header of {length} bytes; at most {MAX_HEADER} are accepted. '
             f"This is no {what} that Squeeze wrote."
         )
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """A safetensors file's header, and the byte at which its tensors begin. Raises `OSError` or `ValueError`."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(path.stat().st_size - 8, MAX_HEADER):
+            raise ValueError("header length")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("the header is no object")
+    return header, 8 + length
 
 
 def file_hash(path: Path) -> str:

@@ -10,7 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +38,10 @@ from .generation import GenerationResult, GenerationSettings
 from .images import as_rgb, mask_to_tensor, to_picture, to_tensor
 from .layers import LayerSelection
 from .mllm.backbone import Backbone, Prompt
+from .mllm.prompt import check_prompt
 from .mllm.states import LayerStates
 from .offload import visiting
-from .references import MULTIPLE, Placement, ReferencePicture, References
+from .references import MULTIPLE, Placement, ReferencePicture, References, check_masks
 from .sigmas import flux_mu
 from .sigmas import sigmas as noise_levels
 from .windows import part_of, parts
@@ -207,22 +208,10 @@ class SqueezePipeline:
         settings = settings or GenerationSettings()
         levels = self.levels(settings, sigmas)
         noise = self.starting_noise(settings, noise)
-        selections = [LayerSelection.parse(text) for text in (settings.text_layers, settings.image_layers)]
-        for selection in selections:
-            selection.indices(self.config.dla.layers)  # before the MLLM works for nothing
-        pictures = reference_pictures(images, masks, settings)
-        states = self.encode(
-            Prompt(
-                prompt,
-                tuple(images if mllm_images is None else mllm_images),
-                self.config.system_prompt if settings.system_prompt is None else settings.system_prompt,
-                self.config.tiles if settings.tiles is None else settings.tiles,
-                self.config.reading,
-            ),
-            progress,
-        )
-        context, weights = self.aggregate(states, *selections)
-        encoded = self.encode_references(pictures, settings.placement, progress)
+        request = check(self.config, prompt, images, settings, masks, mllm_images)
+        states = self.encode(request.prompt, progress)
+        context, weights = self.aggregate(states, request.text_layers, request.image_layers)
+        encoded = self.encode_references(request.references, settings.placement, progress)
         gate = settings.gate or self.config.gate
         latents = self.sample(
             context[None],
@@ -442,15 +431,49 @@ def _rules(encoded: References, there: Sequence[int], layout: Layout | None, sig
     return AttentionRules(rules, layout.words, layout.places)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, found to fit. prompt: as the MLLM reads it."""
+
+    prompt: Prompt
+    references: list[ReferencePicture]
+    text_layers: LayerSelection
+    image_layers: LayerSelection
+
+
+def check(
+    config: AdapterConfig,
+    prompt: str,
+    images: Sequence[Image.Image],
+    settings: GenerationSettings,
+    masks: Sequence[Image.Image | None] | None = None,
+    mllm_images: Sequence[Image.Image] | None = None,
+) -> Request:
+    """All that can be wrong about what `SqueezePipeline.generate` is asked, found with the adapter's config alone.
+
+    So that it is known before gigabytes are loaded. Raises `SqueezeError` for layers that the MLLM does not have,
+    an empty prompt or one that the MLLM cannot read, masks that do not fit and sides that are too small.
+    """
+    text, image = (LayerSelection.parse(layers) for layers in (settings.text_layers, settings.image_layers))
+    for selection in (text, image):
+        selection.indices(config.dla.layers)
+    asked = Prompt(
+        prompt,
+        tuple(images if mllm_images is None else mllm_images),
+        config.system_prompt if settings.system_prompt is None else settings.system_prompt,
+        config.tiles if settings.tiles is None else settings.tiles,
+        config.reading,
+    )
+    check_prompt(asked)
+    return Request(asked, reference_pictures(images, masks, settings), text, image)
+
+
 def reference_pictures(
     images: Sequence[Image.Image], masks: Sequence[Image.Image | None] | None, settings: GenerationSettings
 ) -> list[ReferencePicture]:
     """Pictures with their masks. Raises `SqueezeError` for a mask that does not fit, or too small a side."""
+    check_masks(len(images), None if masks is None else len(masks))
     masks = [None] * len(images) if masks is None else masks
-    if len(masks) != len(images):
-        raise SqueezeError(
-            f"There are {len(images)} reference pictures and {len(masks)} masks. Give one mask for each picture."
-        )
     return [
         ReferencePicture(
             to_tensor(image),

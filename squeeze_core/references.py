@@ -266,3 +266,11 @@ def _pad(image: torch.Tensor) -> torch.Tensor:
     down, right = -image.shape[-2] % MULTIPLE, -image.shape[-1] % MULTIPLE
     top, left = down // 2, right // 2
     return F.pad(image, (left, right - left, top, down - top), value=NEUTRAL)
+
+
+def check_masks(pictures: int, masks: int | None) -> None:
+    """masks: None for none at all. Raises `SqueezeError` unless there is one for each picture."""
+    if masks is not None and masks != pictures:
+        raise SqueezeError(
+            f"There are {pictures} reference pictures and {masks} masks. Give one mask for each picture."
+        )

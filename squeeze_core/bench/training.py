@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..data.examples import Example, Walk
 from ..draws import Draws
+from ..files import write_text
 from ..mllm.backbone import MLLMIdentity, Prompt
 from ..mllm.internvl import InternVL
 from ..training.attention import allowed
@@ -282,10 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         if device.type == "cuda":
             torch.cuda.empty_cache()
     if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = given.out.with_name(f".{given.out.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, given.out)
+        write_text(given.out, json.dumps(rows, indent=1) + "\n")
     return rows
 
 

@@ -87,11 +87,10 @@ def generate(
     Without --flux, --mllm and --adapter the toy world answers: tiny models of the real architectures, on a CPU,
     in seconds.
     """
+    from ..references import check_masks
+
     check_output(out)
-    if mask and len(mask) != len(reference):
-        raise SqueezeError(
-            f"There are {len(reference)} reference pictures and {len(mask)} masks. Give one mask for each picture."
-        )
+    check_masks(len(reference), len(mask) or None)
     if plan is not None and prompt:
         raise SqueezeError("There is a plan and a prompt. The plan's captions are the words: leave --prompt away.")
     if plan is None and not prompt:
@@ -108,10 +107,7 @@ def generate(
     from ..best_scene import generate_best
     from ..flux.lora import check_strength
     from ..generation import GenerationSettings
-    from ..layers import LayerSelection
-    from ..mllm.backbone import Prompt
-    from ..mllm.prompt import check_prompt
-    from ..pipeline import reference_pictures
+    from ..pipeline import check, reference_pictures
     from ..planning.files import pick as picked
     from ..planning.files import read_plans, write_plans
     from ..planning.planner import check_request
@@ -143,12 +139,11 @@ def generate(
     if plan_candidates:
         check_request(len(images), plan_candidates)
     for one in (subject for each in plans for subject in placed_subjects(each, images, masks)):
-        check_prompt(Prompt(one.caption, () if one.image is None else (one.image,), system_prompt or ""))
+        check(trained, one.caption, () if one.image is None else (one.image,), settings)
     if plan is None:
-        check_prompt(Prompt(prompt, tuple(images), system_prompt or ""))
-    for layers in (text_layers, image_layers):
-        LayerSelection.parse(layers).indices(trained.dla.layers)
-    reference_pictures(images, masks, settings)
+        check(trained, prompt, images, settings, masks)
+    else:
+        reference_pictures(images, masks, settings)
     pipeline = models.load(strength)
     chosen = None
     with progress_bar() as progress:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +12,11 @@ from pathlib import Path
 
 from .. import adapter
 from ..errors import SqueezeError
+from ..files import read_header
 from ..mllm import find_models
 
 _SUFFIXES = (".safetensors", ".sft", ".gguf")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
-_MAX_HEADER = 64 * 2**20
 _NO_LICENCE = "see the model card"
 
 
@@ -146,17 +144,13 @@ def main_dtype(path: Path) -> str:
         match = re.search(r"(?<![a-z0-9])(q\d\w*|bf16|f16)(?![a-z0-9])", path.stem.lower())
         return match[1].upper() if match else ""
     try:
-        with open(path, "rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > _MAX_HEADER:
-                return ""
-            header = json.loads(file.read(length))
+        header, _ = read_header(path)
         counts: Counter[str] = Counter()
         for name, entry in header.items():
             if name != "__metadata__":
                 counts[entry["dtype"]] += prod(entry["shape"])
         return counts.most_common(1)[0][0] if counts else ""
-    except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ""
 
 

@@ -6,13 +6,11 @@ One small .npy file each, written whole, so that several processes may share a f
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from ..files import cache_folder
+from ..files import cache_folder, whole
 
 
 class Cache:
@@ -41,16 +39,8 @@ class Cache:
         self._kept[backbone, name] = value
         if self.folder is None:
             return
-        path = self._path(backbone, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, value, allow_pickle=False)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with whole(self._path(backbone, name)) as temporary:
+            np.save(temporary, value, allow_pickle=False)
 
     def _path(self, backbone: str, name: str) -> Path:
         assert self.folder is not None

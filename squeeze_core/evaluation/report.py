@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import re
-import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SqueezeError
+from ..files import whole, write_text
 from ..vision.registry import deviates
 from . import statistics
 from .published import TABLES, Table
@@ -74,9 +73,8 @@ def write(
     sheet = worst_cases(result, pictures, benchmark) if pictures is not None else None
     if sheet is not None:
         written.append(folder / f"{name}_worst.png")
-        temporary = folder / f".{name}_worst.{os.getpid()}.png"
-        sheet.save(temporary)
-        os.replace(temporary, written[-1])
+        with whole(written[-1]) as temporary:
+            sheet.save(temporary)
     return written
 
 
@@ -223,19 +221,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _coverage(result: Result) -> str:

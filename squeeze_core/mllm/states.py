@@ -54,10 +54,6 @@ class LayerStates:
         return self.states.shape[2]
 
     @property
-    def text_tokens(self) -> int:
-        return self.tokens - self.image_tokens
-
-    @property
     def image_tokens(self) -> int:
         return int(self.image_mask.sum())
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import SqueezeError
+from ..files import read_header
 from .folders import download_line, lfs_hint
 
 _DTYPES = {
@@ -32,7 +33,6 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _PIECE = 8 << 20  # bytes read at once; a multiple of every dtype's size
-_LARGEST_HEADER = 100 << 20  # the format's own limit
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,9 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     size = path.stat().st_size
     again = f"Fetch it again: {download_line(path.parent)}"
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
-                raise ValueError("header length")
-            header = json.loads(file.read(length))
+        header, start = read_header(path)
         header.pop("__metadata__", None)
-        tensors = {key: _entry(path, key, 8 + length, value) for key, value in header.items()}
+        tensors = {key: _entry(path, key, start, value) for key, value in header.items()}
     except SqueezeError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

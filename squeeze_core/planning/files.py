@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import SqueezeError
+from ..files import whole
 from .plan import ScenePlan
 
 _MOST_BYTES = 4 * 2**20
@@ -54,15 +54,11 @@ def plans_text(plans: Sequence[ScenePlan]) -> str:
 
 def write_plans(plans: Sequence[ScenePlan], path: Path) -> Path:
     """Write a plan file whole or not at all. Raises `SqueezeError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(plans_text(plans), encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            temporary.write_bytes(plans_text(plans).encode())
     except OSError as error:
         raise SqueezeError(f'"{path}" cannot be written ({error.strerror or error}).') from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from ..files import whole, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,9 +45,8 @@ class RunLog:
         folder = self.folder / "samples" / f"step_{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
-            temporary = folder / f".{name}.{os.getpid()}.png"
-            picture.save(temporary)
-            os.replace(temporary, folder / f"{name}.png")
+            with whole(folder / f"{name}.png") as temporary:
+                picture.save(temporary)
             if self._board is not None:
                 import numpy as np
 
@@ -81,9 +81,7 @@ def _keep_up_to(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(kept))
 
 
 def _board(folder: Path, start: int) -> Any:

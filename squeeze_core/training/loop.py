@@ -26,7 +26,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from ..draws import Draws
 from ..errors import SqueezeError
-from ..files import is_disk_full
+from ..files import is_disk_full, write_text
 from .attention import allowed
 from .checkpoint import Checkpoints, read_state
 from .fsdp import shard
@@ -290,9 +290,7 @@ class Trainer:
 
     def _begin_folder(self) -> None:
         self.checkpoints.clear_leftovers()
-        temporary = self.folder / f".config.json.{os.getpid()}"
-        temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / "config.json")
+        write_text(self.folder / "config.json", json.dumps(self.record, indent=1) + "\n")
 
     def _together(self, accelerator: Any, act: Callable[[], Any]) -> None:
         """Done by the main process; what goes wrong there is raised in all, so that none waits for ever."""

@@ -43,8 +43,8 @@ def toyworld(
     from ...evaluation import benchmarks
     from ...evaluation.benchmarks import toyworld as files
     from ...evaluation.measures import toyworld as measure
-    from ...evaluation.report import write_text
     from ...evaluation.runs import check_made_for
+    from ...files import write_text
     from ..console import make_folder, progress_bar, say
     from . import scoring
 

@@ -76,10 +76,10 @@ def analyse(
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("scores/user_study"),
 ) -> None:
     """Mean scores with confidence intervals, and every pair of methods compared."""
-    from ...evaluation.report import write_text
     from ...evaluation.user_study import analysis
     from ...evaluation.user_study.answers import read_answers
     from ...evaluation.user_study.building import Key
+    from ...files import write_text
     from ..console import make_folder, say
 
     known = Key.read(key)

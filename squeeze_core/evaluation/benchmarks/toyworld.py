@@ -29,9 +29,9 @@ def write(folder: Path, count: int = 64, seed: int = 0) -> None:
     """References as NNNN.png, and toyworld.json. Raises `SqueezeError` when the folder is there already."""
     from PIL import Image
 
+    from ...files import write_text
     from ...toyworld import VERSION, scenes
     from ..measures.toyworld import pairs
-    from ..report import write_text
 
     if folder.exists():
         raise SqueezeError(f'"{folder}" is there already. Give the name of a new folder.')

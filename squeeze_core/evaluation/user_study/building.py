@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from ...errors import SqueezeError
+from ...files import write_text
 from ..pictures import read
 
 LONG_SIDE = 1024  # pixels: several pictures side by side need no more
@@ -124,7 +125,7 @@ def build(cases: Sequence[Case], folder: Path) -> Key:
         page = {"id": study, "methods": len(methods), "questions": questions}
         (temporary / "index.html").write_text(_page(page), encoding="utf-8")
         os.chmod(temporary, 0o755)  # mkdtemp's folders are private, and a server may run as another user
-        _write(key_path(folder), key.model_dump_json(indent=2))
+        write_text(key_path(folder), key.model_dump_json(indent=2) + "\n")
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -154,12 +155,6 @@ def _copied(path: Path, folder: Path, name: str) -> str:
     file = f"pictures/{name}.png"
     clean.save(folder / file)
     return file
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _short(error: Exception) -> str:

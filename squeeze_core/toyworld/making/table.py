@@ -7,7 +7,6 @@ shown. Results are kept one file a row and seed, so that one command fills what 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from ...errors import SqueezeError
+from ...files import write_text
 from ...gate import Gate
 from ...generation import GenerationSettings
 from ...references import MULTIPLE
@@ -149,7 +149,7 @@ def fill(
                 pipelines = {row.adapter: _pipeline(folder, out, adapter, dtype)}  # one at a time
             report = partial(progress, row.name)
             scores = measured(pipelines[row.adapter], row, pairs, seed, report)
-            _write(path, json.dumps(scores, indent=1) + "\n")
+            write_text(path, json.dumps(scores, indent=1) + "\n")
 
 
 def measured(
@@ -236,7 +236,7 @@ def around(document: Path) -> tuple[str, str]:
 def write_into(document: Path, table: str) -> None:
     """Put the table between the marks of a Markdown file. Raises `SqueezeError` when they are not there."""
     before, after = around(document)
-    _write(document, f"{before}\n{table}{after}")
+    write_text(document, f"{before}\n{table}{after}")
 
 
 def _pipeline(folder: Path, out: Path, adapter: Path, dtype: Dtype) -> SqueezePipeline:
@@ -250,13 +250,6 @@ def _pipeline(folder: Path, out: Path, adapter: Path, dtype: Dtype) -> SqueezePi
 def _result(out: Path, row: Row, seed: int, pairs: int, dtype: Dtype) -> Path:
     precision = "" if dtype == "default" else f"-{dtype}"
     return out / "measured" / f"{row.key}-{pairs}pairs-seed{seed}{precision}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _mean(values: Sequence[float | bool | None]) -> float | None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from squeeze_core.errors import SqueezeError
+from squeeze_core.files import write_text
 from squeeze_core.shard import Shard
 from squeeze_core.toyworld import scenes
 from squeeze_core.toyworld.making import table
@@ -113,7 +114,7 @@ def test_spreads_are_those_between_seeds(tmp_path):
     row = table.rows()[0]
     for seed, identity in enumerate((0.5, 0.7)):
         path = table._result(tmp_path, row, seed, 10, "default")
-        table._write(path, json.dumps({**dict.fromkeys(table.MEASURES, 1.0), "identity": identity, "exact": None}))
+        write_text(path, json.dumps({**dict.fromkeys(table.MEASURES, 1.0), "identity": identity, "exact": None}))
     line = table.markdown(tmp_path, [row], pairs=10, seeds=[0, 1]).splitlines()[2]
     assert f"0.600 ± {np.std([0.5, 0.7], ddof=1):.3f}" in line and line.endswith("| 2 |")
 
