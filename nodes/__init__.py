@@ -9,6 +9,7 @@ from .conditioning import LoadConditioning, SaveConditioning
 from .dla import Aggregate, LoadAdapter
 from .encode_plan import EncodePlan
 from .gate import TimestepGate
+from .krea import SelectLayers
 from .layout import ApplyLayout, SubjectNode
 from .mllm import Encode, LoadMLLM, WritePrompt
 from .pick_best import PickBest
@@ -42,6 +43,7 @@ class SqueezeExtension(ComfyExtension):
             Sigmas,
             ShowGate,
             ShowLayers,
+            SelectLayers,
             SaveConditioning,
             LoadConditioning,
             ToyWorldNode,

@@ -22,6 +22,7 @@ NODES = {
     "SqueezeSigmas",
     "SqueezeShowGate",
     "SqueezeShowLayers",
+    "SqueezeSelectLayers",
     "SqueezeSaveConditioning",
     "SqueezeLoadConditioning",
     "SqueezeToyWorld",
