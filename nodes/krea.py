@@ -11,16 +11,19 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import comfy.model_management
 import torch
 from comfy_api.latest import io
 from einops import rearrange
 
+from ..squeeze_core.dla import LayerWeights
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.layers import LayerSelection
 from .sockets import CATEGORY, pictures_input
 
 TAPS = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35)  # of Qwen3-VL-4B's layers 0 to 36
 LAYERS, WIDTH = 37, 2560
+MARKED = "squeeze_picture_tokens"  # in the options of an entry: [tokens] bool
 PICTURES = 3  # what core's encode node takes
 _IM_START, _USER, _NEWLINE = 151644, 872, 198
 
@@ -81,11 +84,12 @@ class SelectLayers(io.ComfyNode):
         result = []
         for tokens, options in conditioning:
             check(tokens)
-            if text == image:
-                where = torch.zeros(tokens.shape[1], dtype=torch.bool)
+            if text == image and clip is None:
+                where, marked = torch.zeros(tokens.shape[1], dtype=torch.bool), dict(options)
             else:
                 where = picture_tokens(clip, prompt, pictures, tokens.shape[1])
-            result.append([selected(tokens, where, text, image), dict(options)])
+                marked = {**options, MARKED: where}
+            result.append([selected(tokens, where, text, image), marked])
         return io.NodeOutput(result)
 
 
@@ -195,3 +199,52 @@ def _stripped(tokens: Sequence[Any], length: int) -> int:
     if length > end + 3 and tokens[end + 1] == _USER and tokens[end + 2] == _NEWLINE:
         end += 3
     return end
+
+
+def weights_of(model: Any, conditioning: list) -> LayerWeights:
+    """What Krea 2 gives to each of the MLLM's 37 layers for a conditioning, 0 for those that it does not tap.
+
+    Of the first entry. Where no picture tokens are marked, all count as text. Raises `SqueezeError`.
+    """
+    if not hasattr(getattr(model.model, "diffusion_model", None), "txtfusion"):
+        raise SqueezeError("This model is not Krea 2. Connect weights from Aggregate instead of model.")
+    tokens, options = conditioning[0]
+    check(tokens)
+    where = options.get(MARKED)
+    found = layer_weights(model, tokens, torch.zeros(tokens.shape[1], dtype=torch.bool) if where is None else where)
+
+    def spread(values: torch.Tensor | None) -> torch.Tensor | None:
+        return None if values is None else torch.zeros(LAYERS).index_copy_(0, torch.tensor(TAPS), values)
+
+    parts = [spread(values) for values in (found.text, found.image, found.text_direct, found.image_direct)]
+    return LayerWeights(*parts, note="" if where is not None else "Picture tokens are not told apart here.")
+
+
+def layer_weights(model: Any, tokens: torch.Tensor, pictures: torch.Tensor) -> LayerWeights:
+    """What Krea 2's own fusion gives to each tapped layer, for plots: [12] each, over text and over picture tokens.
+
+    The last layerwise block's attention, mean over heads and tokens, weighted by the projector: as `LayerWeights`
+    says of a LAP. model: a MODEL. tokens: [1, tokens, taps x width]. pictures: [tokens] bool.
+    """
+    comfy.model_management.load_models_gpu([model])
+    net = model.model.diffusion_model
+    fusion, device, dtype = net.txtfusion, model.load_device, model.model.get_dtype_inference()
+    taken: list[torch.Tensor] = []
+
+    def watch(function, q, k, v, heads, *args, **kwargs):
+        if q.shape[0] == tokens.shape[1] and q.shape[-2] == len(TAPS):
+            scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+            taken.append(scores.softmax(-1).mean(1))  # [tokens, taps, taps]
+        return function(q, k, v, heads, *args, **kwargs)
+
+    layers = rearrange(tokens[:1], "b l (n d) -> b l n d", n=len(TAPS)).to(device, dtype)
+    with torch.no_grad():
+        fusion(layers, mask=None, transformer_options={"optimized_attention_override": watch})
+        learned = fusion.projector(torch.eye(len(TAPS), device=device, dtype=dtype))[:, 0].float()
+        given = torch.einsum("i,tij->tj", learned, taken[-1]).cpu()
+    learned = learned.cpu()
+
+    def mean(which: torch.Tensor) -> torch.Tensor | None:
+        return given[which].mean(0) if which.any() else None
+
+    return LayerWeights(mean(~pictures), mean(pictures), learned, learned)

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.images import to_tensor
 from ..squeeze_core.plots import GateRow, gate_warnings, plot_gate, plot_layers
+from . import krea
 from .gate import PERCENT_OPTIONS
 from .sockets import CATEGORY, Weights
 
@@ -55,12 +56,26 @@ class ShowLayers(io.ComfyNode):
             description="Draw how much each layer of the MLLM gives to the text and to the image tokens of this "
             "prompt (Figure 3b of the paper).",
             search_aliases=["layer importance", "layer weights", "attention map"],
-            inputs=[Weights.Input("weights", tooltip="From Aggregate.")],
+            inputs=[
+                Weights.Input("weights", optional=True, tooltip="From Aggregate."),
+                io.Model.Input("model", optional=True, tooltip="Krea 2, instead of weights."),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="With model: Krea 2's. From Select Layers with its clip, picture tokens show apart.",
+                ),
+            ],
             outputs=[io.Image.Output(display_name="image", tooltip="For Preview Image.")],
         )
 
     @classmethod
-    def execute(cls, weights) -> io.NodeOutput:
+    def execute(cls, weights=None, model=None, conditioning=None) -> io.NodeOutput:
+        if weights is None:
+            if model is None or conditioning is None:
+                raise SqueezeError(
+                    "Nothing to show: connect weights from Aggregate, or Krea 2's model and conditioning."
+                )
+            weights = krea.weights_of(model, conditioning)
         return io.NodeOutput(to_tensor(plot_layers(weights))[None])
 
 

@@ -128,7 +128,9 @@ def test_what_does_not_fit_is_refused(krea, clip, error):
     assert "Layer 37 does not exist" in krea.SelectLayers.validate_inputs("0-37", "all")
 
 
-def test_the_output_feeds_gate_and_sampler(pack, comfy, krea, select, clean_memory):
+def test_the_output_feeds_gate_and_sampler_and_show_layers(
+    pack, comfy, krea, select, error, clean_memory, monkeypatch
+):
     import comfy.model_patcher
     import comfy.sample
     import comfy.samplers
@@ -164,6 +166,28 @@ def test_the_output_feeds_gate_and_sampler(pack, comfy, krea, select, clean_memo
         )
 
     everything = run("all", "all")
+    fusion = model.diffusion_model.txtfusion
+    weights = krea.layer_weights(patched, tokens, where)
+    # By hand, of the second block's own projections.
+    with torch.no_grad():
+        x = fusion.layerwise_blocks[0](tokens.reshape(6, 12, 64))
+        attention = fusion.layerwise_blocks[1].attn
+        normed = fusion.layerwise_blocks[1].prenorm(x)
+        q, k = (w(normed).unflatten(-1, (2, 32)).transpose(1, 2) for w in (attention.wq, attention.wk))
+        q, k = attention.qknorm(q, k)
+        seen = (q @ k.transpose(-1, -2) / 32**0.5).softmax(-1).mean(1)
+        by_hand = torch.einsum("i,tij->tj", fusion.projector.weight[0], seen)
+    assert torch.allclose(weights.text, by_hand[~where].mean(0), atol=1e-5)
+    assert torch.allclose(weights.image, by_hand[where].mean(0), atol=1e-5)
+    assert torch.allclose(weights.text_direct, fusion.projector.weight[0])
+    assert torch.equal(run("all", "all"), everything)
+    monkeypatch.setattr(krea, "WIDTH", 64)
+    shown = krea.weights_of(patched, [[tokens, {krea.MARKED: where}]])
+    assert torch.equal(shown.image[list(krea.TAPS)], weights.image) and len(shown.text) == 37
+    show = pack("nodes.plots").ShowLayers
+    assert show.execute(model=patched, conditioning=[[tokens, {}]]).args[0].shape[2] == 1024
+    with pytest.raises(error, match="Nothing to show"):
+        show.execute(model=patched)
     for text, image in (("all", "none"), ("0-9", "all"), ("0-9", "20-28")):
         other = run(text, image)
         assert torch.isfinite(other).all() and (other - everything).abs().max() > 1e-3 * everything.abs().max()
