@@ -27,6 +27,7 @@ from comfy.patcher_extension import CallbacksMP
 from torch import nn
 
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.finite import DLA_ADVICE, check_finite
 from ..squeeze_core.mllm.backbone import Backbone, Progress, Prompt
 from ..squeeze_core.mllm.states import LayerStates
 from .memory import aggregate_bytes, encode_bytes, generate_bytes
@@ -344,6 +345,7 @@ class HostedDLA:
         comfy.model_management.throw_exception_if_processing_interrupted()
         with torch.no_grad():
             context, weights = self.module(there.states, there.image_mask, **options)
+        check_finite(context, "The adapter's aggregator gave a context", DLA_ADVICE)
         return context.to(comfy.model_management.intermediate_device()), weights
 
     def pooled_vector(self, context: torch.Tensor) -> torch.Tensor:

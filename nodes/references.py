@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..squeeze_core import references as core
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.finite import VAE_ADVICE, check_finite
 from ..squeeze_core.gate import MAX_TAU
 from ..squeeze_core.images import on_white
 from ..squeeze_core.windows import ALWAYS, check_window
@@ -181,14 +182,14 @@ class ReferenceTokens(io.ComfyNode):
 
 
 def _latent(vae, pixels: torch.Tensor) -> torch.Tensor:
-    """[1, H, W, 3] -> [1, 16, h, w]. Raises `SqueezeError` for the VAE of another model."""
+    """[1, H, W, 3] -> [1, 16, h, w]. Raises `SqueezeError` for another model's VAE, and for NaN."""
     latent = vae.encode(pixels)
     if latent.ndim != 4 or latent.shape[1] != CHANNELS:
         raise SqueezeError(
             f"This VAE makes latents of {list(latent.shape)}; FLUX.1's have {CHANNELS} channels. Load "
             "ae.safetensors. For a model other than FLUX.1 put its ReferenceLatent before the gate."
         )
-    return latent
+    return check_finite(latent, "The VAE gave latents of a reference", VAE_ADVICE)
 
 
 def _masks(mask: torch.Tensor | None, count: int) -> list[torch.Tensor | None]:

@@ -23,6 +23,7 @@ from .adapter import Adapter, AdapterConfig
 from .attention.rules import AttentionRules, Layout
 from .dla import Aggregator, LayerWeights
 from .errors import SqueezeError
+from .finite import DLA_ADVICE, FLUX_ADVICE, VAE_ADVICE, check_finite
 from .flux import clip as clip_text
 from .flux import loading
 from .flux.clip import PooledText
@@ -253,7 +254,10 @@ class SqueezePipeline:
         self.config.check_states(states.model_id)
         there = states.to(self.device, next(self.dla.parameters()).dtype)
         with self.at_work(self.dla):
-            return self.dla(there.states, there.image_mask, text_layers=text_layers, image_layers=image_layers)
+            context, weights = self.dla(
+                there.states, there.image_mask, text_layers=text_layers, image_layers=image_layers
+            )
+        return check_finite(context, "The adapter's aggregator gave a context", DLA_ADVICE), weights
 
     @torch.no_grad()
     def encode_references(
@@ -270,6 +274,7 @@ class SqueezePipeline:
             key = _digest(pixels)
             if key not in self._latents:
                 latents = encode_pixels(self.vae, pixels, self.device).float().cpu()
+                check_finite(latents, "The VAE gave latents of a reference", VAE_ADVICE)
                 _keep(self._latents, key, latents, _KEPT_REFERENCES)
             self._latents.move_to_end(key)
             done += 1
@@ -341,6 +346,7 @@ class SqueezePipeline:
 
         with self.at_work(self.transformer), step_cache(self.transformer, cache):
             latents = euler(predict, noise.to(self.device, torch.float32), levels, step_done)
+        check_finite(latents, "FLUX with the adapter's LoRA gave latents", FLUX_ADVICE)
         return unscale_latents(self.vae, latents).cpu()
 
     @torch.no_grad()
@@ -349,7 +355,8 @@ class SqueezePipeline:
         pictures = []
         with self.at_work(self.vae):
             for number, latent in enumerate(latents, start=1):
-                pictures.append(to_picture(decode_latents(self.vae, latent[None], self.device)[0]))
+                pixels = decode_latents(self.vae, latent[None], self.device)[0]
+                pictures.append(to_picture(check_finite(pixels, "The VAE gave pixels", VAE_ADVICE)))
                 if progress is not None:
                     progress("decode", number, len(latents))
         return pictures

@@ -10,7 +10,18 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "squeeze_core"
 # From the ground up. A name is a folder or a module of squeeze_core; each may import its own line and those before.
 ROOMS = (
-    ("errors", "files", "shard", "draws", "offload", "pretrained", "images", "picture_files", "contact_sheet"),
+    (
+        "errors",
+        "finite",
+        "files",
+        "shard",
+        "draws",
+        "offload",
+        "pretrained",
+        "images",
+        "picture_files",
+        "contact_sheet",
+    ),
     ("layers", "lap", "aligner", "dla", "gate", "windows", "sigmas"),
     ("attention",),
     ("references",),

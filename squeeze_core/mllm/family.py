@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from ..errors import SqueezeError
+from ..finite import MLLM_ADVICE, check_finite
 from ..images import as_rgb
 from .backbone import Backbone, MLLMIdentity, Progress, Prompt
 from .capture import captured_layers
@@ -113,6 +114,7 @@ class TransformersBackbone(Backbone):
         inner = self.model.model  # without the output layer: no logits are computed
         with torch.no_grad(), captured_layers(inner.language_model, store_device, progress) as capture:
             inner(**inputs, use_cache=False)
+        check_finite(capture.states, f"The MLLM ({self.identity.label}) gave states", MLLM_ADVICE)
         image_mask = (inputs["input_ids"][0] == self.config.image_token_id).to(store_device)
         asked = (prompt.system_prompt, prompt.tiles, prompt.reading)
         return LayerStates(capture.states, image_mask, self.identity.label, *asked)

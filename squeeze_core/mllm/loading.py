@@ -6,6 +6,7 @@ no code of the folder is run.
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,12 +50,19 @@ def load(
         language model's layers in 8 bits and casts them as they are used, everything else stays.
     device: where the weights go. On the CPU, kept tensors share memory with the file.
 
-    Raises SqueezeError for a folder that is missing, incomplete or not supported (with the command that
-    fetches a good one), and for a transformers or torchvision that is too old or broken.
+    Warns in the log when it would compute in fp16. Raises SqueezeError for a folder that is missing, incomplete or
+    not supported (with the command that fetches a good one), and for a transformers or torchvision that is too old
+    or broken.
     """
     opened = _opened(folder, weight_dtype)
     tokenizer, image_processor = _read_processors(opened)
     model, can_generate = _build(opened, weight_dtype, device)
+    if _DTYPES.get(weight_dtype, opened.stored[_EMBEDDING].dtype) == torch.float16:
+        logging.warning(
+            "Squeeze: the MLLM in %s computes in fp16, in which activations of InternVL and Qwen may overflow: "
+            "they are bf16 models. Load it with weight_dtype bf16.",
+            opened.path,
+        )
     return opened.family(model, tokenizer, image_processor, _identity(opened), can_generate)
 
 

@@ -104,3 +104,10 @@ def test_placements_of_a_chain_must_agree(node, tiny_vae, error, clean_memory):
     assert run(node, tiny_vae, photograph("cat"), long_side=64, references=first)[0].placement == "uxo"
     with pytest.raises(error, match="placed alike"):
         run(node, tiny_vae, photograph("cat"), long_side=64, references=first, placement="index")
+
+
+def test_a_vae_that_gives_nan_is_refused_by_name(node, tiny_vae, error, clean_memory, monkeypatch):
+    encode = tiny_vae.encode
+    monkeypatch.setattr(tiny_vae, "encode", lambda pixels: encode(pixels) * float("nan"))
+    with pytest.raises(error, match=r"The VAE gave latents .*another VAE"):
+        run(node, tiny_vae, photograph("cat"), long_side=128)

@@ -322,3 +322,20 @@ def test_importing_the_package_imports_neither_transformers_nor_diffusers():
     program += "from squeeze_core.mllm import *\n"
     program += "assert not {'transformers', 'diffusers', 'torchvision', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("stored", "weight_dtype", "warned"),
+    [
+        (torch.float16, "default", True),
+        (torch.float16, "bf16", False),
+        (torch.bfloat16, "default", False),
+        (torch.bfloat16, "fp16", True),
+    ],
+)
+def test_an_mllm_that_would_compute_in_fp16_is_warned_of(tmp_path, caplog, stored, weight_dtype, warned):
+    folder = checkpoints.internvl(tmp_path / "model")
+    file = folder / "model.safetensors"
+    save_file({key: tensor.to(stored) for key, tensor in load_file(file).items()}, file, {"format": "pt"})
+    load(folder, weight_dtype)
+    assert ("may overflow" in caplog.text) == warned
