@@ -69,17 +69,22 @@ class EncodePlan(io.ComfyNode):
         if any(item.picture is None for item in items):
             raise SqueezeError("These references carry no pictures to read. Take them from Reference Tokens.")
 
-        def said(text: str, images: tuple = ()):
-            states = mllm.encode(dla.config.prompt(text, images))
-            return Aggregate.execute(states, dla, "all", "all", clip_l).args[:2]
+        ordered = sorted(chosen.subjects, key=lambda subject: -subject.depth)
+        prompts = []
+        for one in ordered:
+            seen = () if one.picture is None else (to_picture(items[one.picture - 1].picture.image),)
+            prompts.append(dla.config.prompt(one.caption or f"a photo of {one.name or 'the subject'}", seen))
+        prompts.append(dla.config.prompt(chosen.scene or "a photo", ()))
+        said = [
+            Aggregate.execute(states, dla, "all", "all", clip_l).args[:2] for states in mllm.encode_many(prompts)
+        ]
 
-        def read(one: PlanSubject) -> Subject:
-            own = None if one.picture is None or references is None else items[one.picture - 1]
-            seen = () if own is None else (to_picture(own.picture.image),)
-            positive, _ = said(one.caption or f"a photo of {one.name or 'the subject'}", seen)
-            given = None if own is None else References((own,), references.placement, references.attention)
+        def made(one: PlanSubject, positive) -> Subject:
+            given = None
+            if one.picture is not None and references is not None:
+                given = References((items[one.picture - 1],), references.placement, references.attention)
             return Subject(one.name or f"subject {one.number}", positive[0], given, place_of(chosen, one.number))
 
-        subjects = tuple(read(one) for one in sorted(chosen.subjects, key=lambda subject: -subject.depth))
-        scene, negative = said(chosen.scene or "a photo")
+        subjects = tuple(made(one, positive) for one, (positive, _) in zip(ordered, said))
+        scene, negative = said[-1]
         return io.NodeOutput(subjects, scene, negative)

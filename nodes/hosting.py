@@ -261,11 +261,25 @@ class HostedMLLM(Backbone):
         progress: Progress | None = None,
     ) -> LayerStates:
         """Like `Backbone.encode`, on the patcher's device; states go to ComfyUI's intermediate device."""
+        return self.encode_many([prompt], device=device, store_device=store_device, progress=progress)[0]
+
+    def encode_many(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        device: torch.device | str | None = None,
+        store_device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> list[LayerStates]:
+        """Like `Backbone.encode_many`, as `encode` does it. A model that does not fit streams once for a pass."""
+        if not prompts:
+            return []
         store = torch.device(store_device or comfy.model_management.intermediate_device())
         compute = torch.device(device or self.patcher.load_device)
-        load_models([self.patcher], encode_bytes(self.model.config, prompt, self._item, stored=store == compute))
-        return self.backbone.encode(
-            prompt, device=compute, store_device=store, progress=interruptible_progress(progress)
+        needed = encode_bytes(self.model.config, prompts, self._item, stored=store == compute)
+        load_models([self.patcher], needed)
+        return self.backbone.encode_many(
+            prompts, device=compute, store_device=store, progress=interruptible_progress(progress)
         )
 
     def generate(

@@ -5,9 +5,11 @@ Upper estimates: too many costs some paging, too few an out-of-memory error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..squeeze_core.mllm.backbone import Prompt
+from ..squeeze_core.mllm.batches import PASS_TOKENS
 from ..squeeze_core.mllm.states import LayerStates
 
 SAFETY = 1.5
@@ -24,16 +26,21 @@ def prompt_tokens(prompt: Prompt) -> tuple[int, int]:
     return max(text, prompt.reading.pad_to - image), image
 
 
-def encode_bytes(config: Any, prompt: Prompt, item: int, *, stored: bool) -> int:
-    """For one forward over all layers; vision tower and language model run one after the other.
+def encode_bytes(config: Any, prompts: Sequence[Prompt], item: int, *, stored: bool) -> int:
+    """For the largest forward over all layers; vision tower and language model run one after the other.
 
-    config: the transformers config of the MLLM, with `text_config` and `vision_config`. item: bytes of an
-    activation. stored: all layer states stay on the device that computes.
+    config: the transformers config of the MLLM, with `text_config` and `vision_config`. prompts: those of
+    `Backbone.encode_many`, at least one. item: bytes of an activation. stored: all layer states stay on the device
+    that computes.
     """
-    text, image = prompt_tokens(prompt)
-    largest = max(_language(config, text + image), _vision(config, image))
+    counts = [prompt_tokens(prompt) for prompt in prompts]
+    longest = max(text + image for text, image in counts)
+    padded = max(longest, min(PASS_TOKENS, longest * len(prompts)))
+    images = min(padded, sum(image for _, image in counts))
+    largest = max(_language(config, padded, longest), _vision(config, images))
+    tokens = sum(text + image for text, image in counts)
     layers = config.text_config.num_hidden_layers + 1
-    states = layers * (text + image) * config.text_config.hidden_size if stored else 0
+    states = layers * tokens * config.text_config.hidden_size if stored else 0
     return int(SAFETY * largest * item) + states * item
 
 
@@ -60,10 +67,14 @@ def aggregate_bytes(states: LayerStates, item: int) -> int:
     return int((copies + SAFETY * chunk) * item)
 
 
-def _language(config: Any, tokens: int) -> int:
-    """Values alive at once in a layer, norms in float32 among them, and the attention mask."""
+def _language(config: Any, tokens: int, keys: int | None = None) -> int:
+    """Values alive at once in a layer, norms in float32 among them, and the attention mask.
+
+    keys: tokens that each can attend to; None: all.
+    """
     text = config.text_config
-    return tokens * (8 * text.hidden_size + 3 * text.intermediate_size) + 2 * tokens * tokens
+    keys = tokens if keys is None else keys
+    return tokens * (8 * text.hidden_size + 3 * text.intermediate_size) + 2 * tokens * keys
 
 
 def _vision(config: Any, image_tokens: int) -> int:

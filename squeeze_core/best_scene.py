@@ -14,7 +14,7 @@ from .errors import SqueezeError
 from .generation import GenerationSettings
 from .planning.best_of import BestOf, Rule, pick_best
 from .planning.plan import ScenePlan
-from .scene import generate_scene, placed_subjects
+from .scene import generate_scene, placed_subjects, scene_prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,8 +79,9 @@ def generate_best(
     check_count(len(plans), pictures)
     made: list[Image] = []
     seeds = range(settings.seed, settings.seed + pictures)
-    for plan in plans:
-        subjects = placed_subjects(plan, images, masks)
+    placed = [placed_subjects(plan, images, masks) for plan in plans]
+    for number, subjects in enumerate(placed):
+        pipeline.encode_ahead((scene_prompts(pipeline, one, settings) for one in placed[number:]), progress)
         for seed in seeds:
             _tell(progress, "picture", len(made) + 1, len(plans) * pictures)
             one = replace(settings, seed=seed, batch=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -233,15 +233,39 @@ class SqueezePipeline:
     @torch.no_grad()
     def encode(self, prompt: Prompt, progress: Progress | None = None) -> LayerStates:
         """The MLLM's states for a prompt, on the CPU; kept for the next time."""
-        key = (prompt.text, tuple(map(_digest, prompt.images)), prompt.system_prompt, prompt.tiles, prompt.reading)
-        if key not in self._prompts:
+        return self.encode_many([prompt], progress)[0]
+
+    @torch.no_grad()
+    def encode_many(self, prompts: Sequence[Prompt], progress: Progress | None = None) -> list[LayerStates]:
+        """Those of each prompt, like `encode`; what is not known yet is read in as few passes as memory bears."""
+        keys = [_prompt_key(prompt) for prompt in prompts]
+        known = {key: self._prompts[key] for key in keys if key in self._prompts}
+        new = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
+        if new:
             with self.at_work(self.mllm.model):
-                states = self.mllm.encode(
-                    prompt, device=self.device, store_device="cpu", progress=_named(progress, "encode")
+                made = self.mllm.encode_many(
+                    list(new.values()), device=self.device, store_device="cpu", progress=_named(progress, "encode")
                 )
-            _keep(self._prompts, key, states, _KEPT_PROMPTS)
-        self._prompts.move_to_end(key)
-        return self._prompts[key]
+            known.update(zip(new, made))
+        for key in keys:
+            _keep(self._prompts, key, known[key], _KEPT_PROMPTS)
+        return [known[key] for key in keys]
+
+    def encode_ahead(self, wanted: Iterable[Sequence[Prompt]], progress: Progress | None = None) -> None:
+        """Read what is asked for soon, in one go: the first of `wanted`, and then as many as can be kept.
+
+        wanted: prompts of one picture after the other. Reads nothing when those of the first are kept already.
+        """
+        ahead: dict[Any, Prompt] = {}
+        for turn, prompts in enumerate(wanted):
+            new = {_prompt_key(prompt): prompt for prompt in prompts}
+            if turn == 0 and new.keys() <= self._prompts.keys():
+                return
+            if turn > 0 and len(ahead.keys() | new.keys()) > _KEPT_PROMPTS:
+                break
+            ahead.update(new)
+        # The first are asked for first, and what is kept last stays longest.
+        self.encode_many(list(ahead.values())[::-1], progress)
 
     @torch.no_grad()
     def aggregate(
@@ -464,15 +488,16 @@ def check(
     text, image = (LayerSelection.parse(layers) for layers in (settings.text_layers, settings.image_layers))
     for selection in (text, image):
         selection.indices(config.dla.layers)
-    asked = Prompt(
-        prompt,
-        tuple(images if mllm_images is None else mllm_images),
-        config.system_prompt if settings.system_prompt is None else settings.system_prompt,
-        config.tiles if settings.tiles is None else settings.tiles,
-        config.reading,
-    )
-    check_prompt(asked)
-    return Request(asked, reference_pictures(images, masks, settings), text, image)
+    read = asked(config, prompt, images if mllm_images is None else mllm_images, settings)
+    check_prompt(read)
+    return Request(read, reference_pictures(images, masks, settings), text, image)
+
+
+def asked(config: AdapterConfig, text: str, images: Sequence[Image.Image], settings: GenerationSettings) -> Prompt:
+    """What the MLLM reads: as the adapter was trained, unless the settings say otherwise."""
+    system = config.system_prompt if settings.system_prompt is None else settings.system_prompt
+    tiles = config.tiles if settings.tiles is None else settings.tiles
+    return Prompt(text, tuple(images), system, tiles, config.reading)
 
 
 def reference_pictures(
@@ -492,6 +517,10 @@ def reference_pictures(
     ]
 
 
+def _prompt_key(prompt: Prompt) -> tuple[Any, ...]:
+    return prompt.text, tuple(map(_digest, prompt.images)), prompt.system_prompt, prompt.tiles, prompt.reading
+
+
 def _digest(image: Image.Image | torch.Tensor) -> str:
     if isinstance(image, torch.Tensor):
         kind, data = f"{list(image.shape)}", image.numpy().tobytes()
@@ -503,6 +532,7 @@ def _digest(image: Image.Image | torch.Tensor) -> str:
 
 def _keep(kept: OrderedDict, key: Any, value: Any, most: int) -> None:
     kept[key] = value
+    kept.move_to_end(key)
     while len(kept) > most:
         kept.popitem(last=False)
 

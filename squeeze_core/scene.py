@@ -19,7 +19,7 @@ from .gate import Stage
 from .generation import GenerationResult, GenerationSettings
 from .layers import LayerSelection
 from .mllm.backbone import Prompt
-from .pipeline import Progress, SqueezePipeline, reference_pictures
+from .pipeline import Progress, SqueezePipeline, asked, reference_pictures
 from .planning.checks import check
 from .planning.plan import ScenePlan
 
@@ -90,12 +90,10 @@ def generate_scene(
     images = [one.image for _, one in pictured if one.image is not None]
     pictures = reference_pictures(images, [one.mask for _, one in pictured], settings)
 
-    said: list[tuple[int, str, tuple[Image.Image, ...]]] = [(0, scene, ())] if scene.strip() else []
-    for number, one in enumerate(subjects, start=1):
-        said.append((number, one.caption, () if one.image is None else (one.image,)))
+    prompts = scene_prompts(pipeline, subjects, settings, scene)
     contexts, words = [], []
-    for owner, text, seen in said:
-        states = pipeline.encode(_prompt(pipeline, settings, text, seen), progress)
+    owners = range(len(subjects) - len(prompts) + 1, len(subjects) + 1)  # from 0 with words for the scene
+    for owner, states in zip(owners, pipeline.encode_many(prompts, progress)):
         context, weights = pipeline.aggregate(states, *selections)
         contexts.append(context)
         words.append((owner, states.tokens))
@@ -106,7 +104,7 @@ def generate_scene(
     gate = settings.gate or pipeline.config.gate
     latents = pipeline.sample(
         torch.cat(contexts)[None],
-        pipeline.pooled_vector(pooled, said[0][1], contexts[0]),
+        pipeline.pooled_vector(pooled, prompts[0].text, contexts[0]),
         encoded,
         start,
         levels,
@@ -122,10 +120,10 @@ def generate_scene(
     return GenerationResult(latents, pipeline.decode(latents, progress), encoded, levels, stages, weights, tokens)
 
 
-def _prompt(
-    pipeline: SqueezePipeline, settings: GenerationSettings, text: str, images: tuple[Image.Image, ...]
-) -> Prompt:
-    config = pipeline.config
-    system = config.system_prompt if settings.system_prompt is None else settings.system_prompt
-    tiles = config.tiles if settings.tiles is None else settings.tiles
-    return Prompt(text, images, system, tiles, config.reading)
+def scene_prompts(
+    pipeline: SqueezePipeline, subjects: Sequence[PlacedSubject], settings: GenerationSettings, scene: str = ""
+) -> list[Prompt]:
+    """What the MLLM reads for a scene: the words for all of it, if there are any, then each subject alone."""
+    said: list[tuple[str, tuple[Image.Image, ...]]] = [(scene, ())] if scene.strip() else []
+    said += [(one.caption, () if one.image is None else (one.image,)) for one in subjects]
+    return [asked(pipeline.config, text, images, settings) for text, images in said]

@@ -89,6 +89,9 @@ class Untokenized(InternVL):
         pixels = torch.zeros(len(prompt.images), 3, side, side, dtype=self.model.dtype)
         return {"input_ids": torch.cat([pictures, ids])[None].to(device), "pixel_values": pixels.to(device)}
 
+    def _padding(self) -> int:
+        return 0
+
 
 class Noise:
     """Pairs of noise; the text of a prompt is its number of tokens."""
@@ -192,9 +195,7 @@ def _flops(task: SqueezeTask, batch: list) -> int:
     """Of one step as the models need it: what checkpointing computes again is not counted."""
     with allowed(task.config.attention_kernels):
         with counted_flops() as reading, torch.no_grad():
-            for sample in batch:
-                if sample.prompt is not None:
-                    task._states(sample.prompt)
+            task._states([sample.prompt for sample in batch if sample.prompt is not None])
         with _autocast(task.device), counted_flops() as forward:
             loss, _ = task.loss(batch)
         with counted_flops() as backward:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
     from ..pipeline import SqueezePipeline
 
 RUN = "run.json"
+AHEAD = 8  # samples whose prompts are read together
 _MAY_CHANGE = {"data", "label", "notes"}  # none of them changes a picture
 # Of GenerationSettings: seeds are the run's first and a picture's number, drawn together as memory allows.
 _NOT_OF_A_RUN = {"seed", "batch"}
 # Pictures of one sample, one for each seed.
 Draw = Callable[[Sample, Sequence[int]], Sequence["Image"]]
+# Told of the sample whose pictures come next and of those after it, so that what they need can be read together.
+Ahead = Callable[[Sequence[Sample]], None]
 
 
 @dataclass(frozen=True)
@@ -50,21 +54,32 @@ def generate(
     made_with: Mapping[str, Any],
     shard: Shard | None = None,
     progress: Progress | None = None,
+    ahead: Ahead | None = None,
 ) -> Done:
     """Make every picture of a benchmark that is not there yet, as `folder/SUBJECT/PROMPT_SEED.png`.
 
     draw: one picture for each seed of a sample, in their order. It is called with as many seeds as memory
     takes: all of a sample first, half as many after each out of memory. made_with: what the pictures depend on,
-    kept in run.json. Raises `SqueezeError` when the folder holds a run with other settings.
+    kept in run.json. ahead: called before the pictures of each sample, with it and others that come after it, until
+    memory does not take them together. Raises `SqueezeError` when the folder holds a run with other settings.
     """
     claim(folder, benchmark, made_with)
     samples = (shard or Shard()).part(benchmark.samples)
     seeds = list(range(benchmark.seeds))
     total, done, made = len(samples) * len(seeds), 0, 0
     size = max(1, len(seeds))
-    for sample in samples:
+    for number, sample in enumerate(samples):
         todo = [seed for seed in seeds if not (folder / file_name(sample, seed)).is_file()]
         done += len(seeds) - len(todo)
+        if todo and ahead is not None:
+            coming = [sample, *_without_pictures(samples[number + 1 : number + AHEAD], folder, len(seeds))]
+            try:
+                ahead(coming)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                ahead = None
+                _free()
         while todo:
             batch = todo[:size]
             try:
@@ -85,6 +100,15 @@ def generate(
     return Done(made, total - made, size)
 
 
+def _without_pictures(samples: Sequence[Sample], folder: Path, seeds: int) -> list[Sample]:
+    """Those that lack a picture."""
+    return [
+        sample
+        for sample in samples
+        if not all((folder / file_name(sample, seed)).is_file() for seed in range(seeds))
+    ]
+
+
 def with_pipeline(pipeline: SqueezePipeline, settings: GenerationSettings, first_seed: int = 0) -> Draw:
     """Draw with a pipeline. Picture s of a sample is what `squeeze generate --seed first_seed+s` gives."""
     from dataclasses import replace
@@ -92,15 +116,9 @@ def with_pipeline(pipeline: SqueezePipeline, settings: GenerationSettings, first
     import torch
 
     from ..flux.sampling import seeded_noise
-    from .pictures import read
 
     def draw(sample: Sample, seeds: Sequence[int]) -> Sequence[Image]:
-        references = []
-        for path in sample.inputs:
-            picture, problems = read(path)
-            if picture is None:
-                raise SqueezeError(f'The reference "{path}" {problems[0].text}. Replace the file.')
-            references.append(picture)
+        references = _references(sample)
         channels = pipeline.vae.config.latent_channels
         noise = torch.cat(
             [seeded_noise(first_seed + seed, 1, channels, settings.height, settings.width) for seed in seeds]
@@ -118,6 +136,31 @@ def identity(settings: GenerationSettings) -> dict[str, Any]:
     """
     fields = {name: value for name, value in vars(settings).items() if name not in _NOT_OF_A_RUN}
     return {**fields, "gate": None if settings.gate is None else list(astuple(settings.gate))}
+
+
+def reading_ahead(pipeline: SqueezePipeline, settings: GenerationSettings) -> Ahead:
+    """The MLLM reads the prompts of several samples at once; `with_pipeline` then finds them read."""
+
+    from ..pipeline import asked
+
+    def ahead(samples: Sequence[Sample]) -> None:
+        # What cannot be read is said when its own pictures are to be made.
+        with suppress(SqueezeError):
+            pipeline.encode_ahead([asked(pipeline.config, one.text, _references(one), settings)] for one in samples)
+
+    return ahead
+
+
+def _references(sample: Sample) -> list[Image]:
+    from .pictures import read
+
+    references = []
+    for path in sample.inputs:
+        picture, problems = read(path)
+        if picture is None:
+            raise SqueezeError(f'The reference "{path}" {problems[0].text}. Replace the file.')
+        references.append(picture)
+    return references
 
 
 def claim(folder: Path, benchmark: Benchmark, made_with: Mapping[str, Any]) -> None:

@@ -93,6 +93,21 @@ class Backbone(ABC):
         """
 
     @abstractmethod
+    def encode_many(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        device: torch.device | str | None = None,
+        store_device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> list[LayerStates]:
+        """States of each prompt, in order: those of `encode` but for rounding, from as few passes as memory bears.
+
+        All pictures of a pass go through the vision tower at once, all prompts through the language model. The same
+        prompts in the same order give the same bits. progress: counts the layers of all passes.
+        """
+
+    @abstractmethod
     def generate(
         self,
         prompt: Prompt,

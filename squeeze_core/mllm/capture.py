@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,23 +14,31 @@ from .backbone import Progress
 class LayerCapture:
     """What the hooks have seen so far.
 
-    states: [layers + 1, tokens, hidden] after a forward pass with a batch of one, in the dtype in which the
-        model computes.
+    states: [layers + 1, tokens, hidden] of each prompt after a forward pass, without the padding that follows, in
+        the dtype in which the model computes.
     """
 
-    states: torch.Tensor
+    states: list[torch.Tensor]
 
-    def __init__(self, layers: int, store_device: torch.device | str, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        layers: int,
+        lengths: Sequence[int],
+        store_device: torch.device | str,
+        progress: Progress | None,
+    ) -> None:
         self._count = layers + 1
+        self._lengths = lengths
         self._device = store_device
         self._progress = progress
 
     def store(self, layer: int, hidden: torch.Tensor) -> None:
-        """hidden: [1, tokens, hidden]. Written straight into place: no second copy of all states."""
+        """hidden: [prompts, tokens, hidden]. Written straight into place: no second copy of all states."""
         if layer == 0:
-            shape = (self._count, *hidden.shape[1:])
-            self.states = torch.empty(shape, dtype=hidden.dtype, device=self._device)
-        self.states[layer].copy_(hidden[0])
+            shapes = [(self._count, length, hidden.shape[2]) for length in self._lengths]
+            self.states = [torch.empty(shape, dtype=hidden.dtype, device=self._device) for shape in shapes]
+        for own, row in zip(self.states, hidden, strict=True):
+            own[layer].copy_(row[: own.shape[1]])
         if self._progress is not None:
             self._progress(layer + 1, self._count)
 
@@ -38,16 +46,19 @@ class LayerCapture:
 @contextmanager
 def captured_layers(
     language_model: nn.Module,
+    lengths: Sequence[int],
     store_device: torch.device | str,
     progress: Progress | None = None,
 ) -> Iterator[LayerCapture]:
     """Capture one forward pass of a decoder with `layers` and `norm`; the hooks go whatever happens.
 
+    lengths: tokens of each prompt of the pass, what fills them up not counted.
+
     State 0 is the input of the first layer, state i the output of layer i, the last one the output of the
     final norm: what transformers calls `hidden_states`, bit for bit.
     """
     layers = list(language_model.layers)  # type: ignore[arg-type]
-    capture = LayerCapture(len(layers), store_device, progress)
+    capture = LayerCapture(len(layers), lengths, store_device, progress)
 
     def embedding(module, args, kwargs):
         capture.store(0, args[0] if args else kwargs["hidden_states"])

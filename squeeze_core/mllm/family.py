@@ -19,6 +19,7 @@ from ..errors import SqueezeError
 from ..finite import MLLM_ADVICE, check_finite
 from ..images import as_rgb
 from .backbone import Backbone, MLLMIdentity, Progress, Prompt
+from .batches import joined, passes
 from .capture import captured_layers
 from .folders import download_line
 from .prompt import chat_text, check_prompt
@@ -108,16 +109,44 @@ class TransformersBackbone(Backbone):
         store_device: torch.device | str | None = None,
         progress: Progress | None = None,
     ) -> LayerStates:
+        return self.encode_many([prompt], device=device, store_device=store_device, progress=progress)[0]
+
+    def encode_many(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        device: torch.device | str | None = None,
+        store_device: torch.device | str | None = None,
+        progress: Progress | None = None,
+    ) -> list[LayerStates]:
         device = self._device(device)
         store_device = device if store_device is None else store_device
-        inputs = self.inputs(prompt, device)
-        inner = self.model.model  # without the output layer: no logits are computed
-        with torch.no_grad(), captured_layers(inner.language_model, store_device, progress) as capture:
-            inner(**inputs, use_cache=False)
-        check_finite(capture.states, f"The MLLM ({self.identity.label}) gave states", MLLM_ADVICE)
-        image_mask = (inputs["input_ids"][0] == self.config.image_token_id).to(store_device)
-        asked = (prompt.system_prompt, prompt.tiles, prompt.reading)
-        return LayerStates(capture.states, image_mask, self.identity.label, *asked)
+        every = [self.inputs(prompt, "cpu") for prompt in prompts]
+        ids = [inputs["input_ids"][0] for inputs in every]
+        parts = passes(prompts, [len(each) for each in ids])
+        layers = self.identity.layers + 1
+        found: dict[int, torch.Tensor] = {}
+        for turn, part in enumerate(parts):
+            inputs = joined([every[number] for number in part], self._padding())
+            inputs = {name: value.to(device) for name, value in inputs.items()}
+            lengths = [len(ids[number]) for number in part]
+            further = None if progress is None else _further(progress, turn * layers, len(parts) * layers)
+            self._forget_pictures()
+            inner = self.model.model  # without the output layer: no logits are computed
+            with (
+                torch.no_grad(),
+                captured_layers(inner.language_model, lengths, store_device, further) as capture,
+            ):
+                inner(**inputs, use_cache=False)
+            ends = torch.stack([end for states in capture.states for end in states.aminmax()])  # NaN goes through
+            check_finite(ends, f"The MLLM ({self.identity.label}) gave states", MLLM_ADVICE)
+            found.update(zip(part, capture.states))
+        made = []
+        for number, prompt in enumerate(prompts):
+            image_mask = (ids[number] == self.config.image_token_id).to(store_device)
+            asked = (prompt.system_prompt, prompt.tiles, prompt.reading)
+            made.append(LayerStates(found[number], image_mask, self.identity.label, *asked))
+        return made
 
     def generate(
         self,
@@ -214,13 +243,16 @@ class TransformersBackbone(Backbone):
         self._check_length(inputs["input_ids"].shape[1])
         if "mm_token_type_ids" in inspect.signature(self.model.model.forward).parameters:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.config.image_token_id).int()
-        # Left over from an earlier prompt with pictures, it would shift the positions of this one.
-        if hasattr(self.model.model, "rope_deltas"):
-            self.model.model.rope_deltas = None
+        self._forget_pictures()
         if "pixel_values" in extra:  # transformers before 4.54 leaves them in float32
             compute_dtype = self.model.model.language_model.norm.weight.dtype
             extra["pixel_values"] = extra["pixel_values"].to(compute_dtype)
         return {name: value.to(device) for name, value in (inputs | extra).items()}
+
+    def _forget_pictures(self) -> None:
+        # Left over from an earlier prompt with pictures, it would shift the positions of the next one.
+        if hasattr(self.model.model, "rope_deltas"):
+            self.model.model.rope_deltas = None
 
     def _check_length(self, tokens: int) -> None:
         longest = self.config.text_config.max_position_embeddings
@@ -243,6 +275,11 @@ class TransformersBackbone(Backbone):
         known = self.tokenizer.get_vocab()
         ids = [known.get("<|im_end|>"), known.get("<|endoftext|>"), self.tokenizer.eos_token_id]
         return list(dict.fromkeys(token for token in ids if token is not None))
+
+
+def _further(progress: Progress, before: int, total: int) -> Progress:
+    """A pass's progress as that of all of them."""
+    return lambda done, _: progress(before + done, total)
 
 
 class _TokenCount:

@@ -260,8 +260,7 @@ class SqueezeTask(Task):
         text and one of a picture, go with them and count nothing: so every weight takes part in every batch,
         also when all of its contexts or pictures are dropped, which several processes need.
         """
-        states = [None if prompt is None else self._states(prompt) for prompt in prompts]
-        heard = [each for each in states if each is not None]
+        heard = self._states([prompt for prompt in prompts if prompt is not None])
         dtype = torch.bfloat16 if torch.is_autocast_enabled(self.device.type) else torch.float32
         dla = self.adapter.dla
         none = torch.zeros(dla.layers, 2, dla.hidden, device=self.device, dtype=dtype)
@@ -277,11 +276,11 @@ class SqueezeTask(Task):
         nothing = spare.sum() * 0
         null = null_context(pooled.detach()[None])
         found = iter(parts)
-        return [(null if each is None else next(found)[None]) + nothing for each in states]
+        return [(null if prompt is None else next(found)[None]) + nothing for prompt in prompts]
 
-    def _states(self, prompt: Prompt) -> LayerStates:
+    def _states(self, prompts: Sequence[Prompt]) -> list[LayerStates]:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self.mllm.encode(prompt, device=self.device)
+            return self.mllm.encode_many(prompts, device=self.device)
 
 
 def _padded(contexts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -246,10 +246,10 @@ def test_memory_asked_for_grows_with_what_is_alive(pack, hosting, folders):
     memory, Prompt = pack("nodes.memory"), pack("squeeze_core.mllm").Prompt
     config = hosting.load_mllm(folders["qwen2.5-vl"]).model.config
     few, many = Prompt("a hat"), Prompt("a hat", PICTURES, "", 4)
-    here = memory.encode_bytes(config, many, 2, stored=False)
-    assert 0 < memory.encode_bytes(config, few, 2, stored=False) < here
-    assert here < memory.encode_bytes(config, many, 2, stored=True)
-    assert here < memory.encode_bytes(config, many, 4, stored=False)
+    here = memory.encode_bytes(config, [many], 2, stored=False)
+    assert 0 < memory.encode_bytes(config, [few], 2, stored=False) < here
+    assert here < memory.encode_bytes(config, [many], 2, stored=True)
+    assert here < memory.encode_bytes(config, [many], 4, stored=False)
     once = memory.generate_bytes(config, few, 1000, 2)
     assert memory.generate_bytes(config, few, 10, 2) < once < memory.generate_bytes(config, few, 1000, 2, 4)
 
@@ -262,7 +262,7 @@ def test_memory_asked_for_at_8b_is_of_the_right_size(pack, clean_memory):
     text = SimpleNamespace(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28)
     vision = SimpleNamespace(hidden_size=1024, intermediate_size=4096)
     config = SimpleNamespace(text_config=text, vision_config=vision)
-    megabytes = memory.encode_bytes(config, Prompt("a hat on a dog", PICTURES), 2, stored=False) / 2**20
+    megabytes = memory.encode_bytes(config, [Prompt("a hat on a dog", PICTURES)], 2, stored=False) / 2**20
     assert 100 < megabytes < 1000
 
 

@@ -84,7 +84,7 @@ def test_the_global_random_numbers_are_left_alone(pipeline):
 
 def test_only_another_prompt_or_picture_runs_the_mllm_again(folder, monkeypatch):
     pipeline = SqueezePipeline.from_toy_world(toyworld.load(folder, UNTRAINED))
-    reads = calls(monkeypatch, pipeline.mllm, "encode")
+    reads = calls(monkeypatch, pipeline.mllm, "encode_many")
     encodes = calls(monkeypatch, pipeline.vae, "encode")
     latents(pipeline)
     for change in (
@@ -367,7 +367,7 @@ def test_another_adapter_does_not_run_the_mllm_again(folder, monkeypatch):
     first = toyworld.load(folder, UNTRAINED)
     other = replace(first.adapter, lora={key: -2 * tensor for key, tensor in first.adapter.lora.items()})
     pipeline = SqueezePipeline.from_toy_world(first, fuse=False)
-    reads = calls(monkeypatch, pipeline.mllm, "encode")
+    reads = calls(monkeypatch, pipeline.mllm, "encode_many")
     before = latents(pipeline)
     pipeline.use_adapter(other)
     after = latents(pipeline)

@@ -11,7 +11,7 @@ from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.evaluation import runs as generation
 from squeeze_core.evaluation.generated_files import collect, file_name
-from squeeze_core.evaluation.runs import claim, generate, identity, with_pipeline
+from squeeze_core.evaluation.runs import claim, generate, identity, reading_ahead, with_pipeline
 from squeeze_core.gate import Gate
 from squeeze_core.generation import GenerationSettings
 from squeeze_core.shard import Shard, parse_shard
@@ -133,6 +133,48 @@ def test_a_run_of_version_0_1_0_goes_on_with_the_same_settings(tmp_path, benchma
     for changed in ({"width": 64}, {"text_layers": "0-9"}, {"steps": 4}):
         with pytest.raises(SqueezeError, match=next(iter(changed))):
             claim(tmp_path, benchmark_data, identity(replace(settings, **changed)))
+
+
+def test_prompts_of_a_run_are_read_ahead_together_and_the_pictures_are_those_of_single_reads(
+    tmp_path, benchmark_data, monkeypatch
+):
+    from squeeze_core.pipeline import SqueezePipeline
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pipeline, alone = (SqueezePipeline.from_toy_world(toyworld.load()) for _ in range(2))
+    settings = GenerationSettings(height=64, width=64, steps=1, long_side=48)
+    reads = []
+    encode_many = pipeline.mllm.encode_many
+    monkeypatch.setattr(
+        pipeline.mllm, "encode_many", lambda asked, **more: reads.append(len(asked)) or encode_many(asked, **more)
+    )
+    small = replace(benchmark_data, samples=benchmark_data.samples[:3], seeds=1)
+    done = generate(
+        small, tmp_path / "out", with_pipeline(pipeline, settings), {}, ahead=reading_ahead(pipeline, settings)
+    )
+    assert done.made == 3 and reads == [3]
+    for sample in small.samples:
+        expected = np.asarray(with_pipeline(alone, settings)(sample, [0])[0], int)
+        found = np.asarray(Image.open(tmp_path / "out" / file_name(sample, 0)), int)
+        assert np.abs(found - expected).max() <= 1
+
+
+def test_a_picture_that_cannot_be_read_ahead_stops_its_own_sample_only(tmp_path, benchmark_data, monkeypatch):
+    from squeeze_core.pipeline import SqueezePipeline
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pipeline = SqueezePipeline.from_toy_world(toyworld.load())
+    settings = GenerationSettings(height=64, width=64, steps=1, long_side=48)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    first, second = benchmark_data.samples[:2]
+    second = replace(second, subjects=(replace(second.subjects[0], references=(broken,)),))
+    small = replace(benchmark_data, samples=[first, second], seeds=1)
+    with pytest.raises(SqueezeError, match=r"broken\.png"):
+        generate(
+            small, tmp_path / "out", with_pipeline(pipeline, settings), {}, ahead=reading_ahead(pipeline, settings)
+        )
+    assert (tmp_path / "out" / file_name(first, 0)).is_file()
 
 
 def test_a_run_tells_what_it_was_made_with(tmp_path, benchmark_data):

@@ -106,7 +106,8 @@ def generate(
     pipeline = models.load()
     with progress_bar() as progress:
         draw = runs.with_pipeline(pipeline, settings, first_seed)
-        done = runs.generate(cases, out, draw, made_with, part, progress)
+        ahead = runs.reading_ahead(pipeline, settings)
+        done = runs.generate(cases, out, draw, made_with, part, progress, ahead)
     say(f"{done.made} pictures made, {done.kept} were there already; {done.batch} at once.")
     print(out)
 
