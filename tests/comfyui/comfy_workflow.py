@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 NORMAL, MUTED, BYPASSED = 0, 2, 4
 INPUTS = -10  # what a link inside a subgraph comes from when it comes from outside
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3", "BOUNDING_BOXES")
 PAGE_ONLY = ("Note", "MarkdownNote")
 AFTER_SEED = ("fixed", "increment", "decrement", "randomize")  # the page keeps one of them behind a seed
 
@@ -129,7 +129,9 @@ def _take(specification: dict, prefix: str, remaining: list, taken: dict) -> Non
             continue
         if not remaining:
             raise ValueError(f"No widget value is left for {prefix + name}.")
-        value = taken[prefix + name] = remaining.pop(0)
+        value = remaining.pop(0)
+        # A list as such is no link: the page says so.
+        taken[prefix + name] = {"__value__": value} if isinstance(value, list) else value
         is_seed = options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed"))
         if is_seed and remaining and remaining[0] in AFTER_SEED:
             remaining.pop(0)

@@ -23,6 +23,7 @@ QUIET = (
     "--no-first-run",
     "--window-size=2000,1200",
 )
+BROWSERS_OWN = 140  # pixels of height that are not the page's
 READY = "return !!(window.app?.graph && app.extensionManager?.setting && app.extensionManager?.command)"
 
 missing = [name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if not found]
@@ -145,15 +146,32 @@ def test_no_nodes_overlap_on_the_page(path, page, drawn_by):
     assert overlapping(boxes) == []
 
 
+@every_workflow
+def test_a_workflow_is_readable_on_a_small_screen(path, page, drawn_by):
+    """The classic page draws no text below 57%."""
+    page.driver.set_window_size(1366, 768 + BROWSERS_OWN)
+    try:
+        page.open(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        page.js("await app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        page.wait_for("return app.canvas.ds.scale >= 0.69", 10)
+    finally:
+        page.driver.set_window_size(2000, 1200)
+
+
 def test_a_socket_grows_when_one_is_connected(page, drawn_by):
-    page.open(json.loads((CHECKOUT / "workflows" / "toy_world.json").read_text(encoding="utf-8")), "toy_world")
-    sockets = "app.graph._nodes.find(n => n.type === 'SqueezeEncode').inputs.map(i => i.name)"
-    assert "images.picture_3" not in page.js(f"return {sockets}")
     page.js(
-        "const encode = app.graph._nodes.find(n => n.type === 'SqueezeEncode');"
-        "const picture = app.graph._nodes.find(n => n.type === 'SqueezeToyWorld');"
-        "picture.connect(4, encode, encode.inputs.findIndex(i => i.name === 'images.picture_2'))"
+        "app.graph.clear();"
+        "const add = type => { const n = LiteGraph.createNode(type); app.graph.add(n); return n };"
+        "add('SqueezeToyWorld'); add('SqueezeEncode')"
     )
+    sockets = "app.graph._nodes[1].inputs.map(i => i.name)"
+    for number in (1, 2):
+        page.wait_for(f"return {sockets}.includes('images.picture_{number}')")
+        assert f"images.picture_{number + 1}" not in page.js(f"return {sockets}")
+        page.js(
+            "const [picture, encode] = app.graph._nodes;"
+            f"picture.connect(4, encode, encode.inputs.findIndex(i => i.name === 'images.picture_{number}'))"
+        )
     page.wait_for(f"return {sockets}.includes('images.picture_3')")
     inputs = next(inputs for kind, inputs in page.prompt().values() if kind == "SqueezeEncode")
     assert inputs["images.picture_1"] == inputs["images.picture_2"]
@@ -193,8 +211,8 @@ def test_the_blueprint_opens_and_runs_as_its_four_nodes(page, drawn_by, server):
 
 
 def test_the_help_page_opens_from_the_node(page, drawn_by):
-    page.open(json.loads((CHECKOUT / "workflows" / "toy_world.json").read_text(encoding="utf-8")), "toy_world")
-    page.js("app.canvas.selectItems([app.graph._nodes.find(n => n.type === 'SqueezeTimestepGate')])")
+    page.js("app.graph.clear(); app.graph.add(LiteGraph.createNode('SqueezeTimestepGate'))")
+    page.js("app.canvas.selectItems([...app.graph._nodes])")
     page.wait_for("return document.querySelector('[data-testid=\"info-button\"]') !== null")
     page.js("document.querySelector('[data-testid=\"info-button\"]').click()")
     page.wait_for("return document.body.innerText.includes('equation 5 of the paper')")

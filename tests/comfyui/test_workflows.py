@@ -24,9 +24,17 @@ FILES = sorted((CHECKOUT / "workflows").glob("*.json"))
 API_COPIES = sorted((CHECKOUT / "workflows" / "api").glob("*.json"))
 NAMES = {
     *("toy_world", "squeeze_with_public_weights", "squeeze_single_subject", "squeeze_two_subjects"),
-    *("gate_with_kontext", "gate_with_uno_lora"),
+    *("gate_with_kontext", "gate_with_uno_lora", "gate_with_qwen_image_edit"),
+    *("gate_with_krea2", "gate_with_flux2_klein"),
+    *("many_subjects_toy", "many_subjects", "two_subjects_with_boxes"),
 }
+TOYS = {"toy_world", "many_subjects_toy"}
+OTHER_MODELS = {"gate_with_qwen_image_edit", "gate_with_krea2", "gate_with_flux2_klein"}  # their sizes are fixed
 TITLE_HEIGHT = 30  # of a node, above its position
+REAL = {  # stand-ins of these can run; of all others there is only the name
+    *("flux1-dev.safetensors", "flux1-dev-kontext_fp8_scaled.safetensors"),
+    *("ae.safetensors", "dit_lora.safetensors"),
+}
 FROM_THE_USER = ("SqueezeLoadMLLM", "SqueezeLoadAdapter")  # a folder, and a file that nobody publishes
 
 every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -62,6 +70,11 @@ def small(prompt: dict) -> dict:
         inputs = node["inputs"]
         if node["class_type"] == "EmptySD3LatentImage":
             inputs.update(width=64, height=64)
+        if node["class_type"] == "CreateBoundingBoxes":
+            edges = ("x", "y", "width", "height")
+            drawn = inputs["editor_state"]["__value__"]
+            boxes = [{**box, **{edge: box[edge] // 16 for edge in edges}} for box in drawn]
+            inputs.update(width=64, height=64, editor_state={"__value__": boxes})
         if node["class_type"] == "SqueezeReferenceTokens":
             inputs["long_side"] = 64
         if node["class_type"] == "SqueezeSigmas":
@@ -109,8 +122,11 @@ def stand_ins(server, example, pack, tmp_path_factory):
 
     for name in ("flux1-dev", "flux1-dev-kontext_fp8_scaled"):
         place(world.flux_file, "diffusion_models", f"{name}.safetensors")
-    for name in ("clip_l", "t5xxl_fp8_e4m3fn_scaled"):
-        place({"nothing": torch.zeros(1)}, "text_encoders", f"{name}.safetensors")
+    nothing = {"nothing": torch.zeros(1)}
+    for node in (node for path in FILES for node in all_nodes(read(path))):
+        for model in node["properties"].get("models", []):
+            if model["name"] not in REAL and not models.joinpath(model["directory"], model["name"]).exists():
+                place(nothing, model["directory"], model["name"])
     place(random_taesd(), "vae", "ae.safetensors")
     place(world.mllm, "LLM", "InternVL3-8B-hf")
     place(world.adapter, "squeeze", "your_adapter.safetensors")
@@ -299,8 +315,8 @@ def test_the_note_says_what_it_does_and_where_files_go(path):
     notes = [node["widgets_values"][0] for node in read(path)["nodes"] if node["type"] == "MarkdownNote"]
     assert len(notes) <= 2
     text = "\n".join(notes)
-    if path.stem == "toy_world":
-        assert "toys only" in text and "no download" in text
+    if path.stem in TOYS:
+        assert "toys only" in text and "no download" in text.lower()
         return
     assert "**non-commercial**" in text
     for node in all_nodes(read(path)):
@@ -308,11 +324,11 @@ def test_the_note_says_what_it_does_and_where_files_go(path):
             assert f"| {model['name']} | models/{model['directory']} |" in text
     if path.stem == "squeeze_with_public_weights":
         assert "never trained together" in text and "not run them at full size" in text and "models/squeeze" in text
-    elif path.stem.startswith("squeeze"):
+    elif path.stem.startswith("squeeze") or path.stem == "many_subjects":
         assert "published no weights" in text and "models/squeeze" in text
     else:
         assert "no adapter is needed" in text
-        gate = next(node for node in read(path)["nodes"] if node["type"] == "SqueezeTimestepGate")
+        gate = next(node for node in all_nodes(read(path)) if node["type"] == "SqueezeTimestepGate")
         assert "keep" in gate["widgets_values"]
 
 
@@ -349,7 +365,9 @@ def test_the_toy_world_runs(server, example):
     assert apart.mean() < 1, "squeeze demo's first picture"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem != "toy_world"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.stem not in TOYS | OTHER_MODELS], ids=lambda path: path.stem
+)
 def test_the_large_ones_run_on_small_models(path, server, stand_ins):
     prompt = workflow_to_prompt(read(path), server.object_info())
     outputs = server.run_graph(without_text_encoder(small(prompt)))
