@@ -8,32 +8,24 @@ works with the entry works with its parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..squeeze_core.errors import SqueezeError
-from ..squeeze_core.flux.conditioning import late_context
 from ..squeeze_core.gate import MAX_TAU, Gate, Late
 from ..squeeze_core.references import References
 from ..squeeze_core.windows import Part, parts
 from .attention import Heard, carried, followed, heard_upstream, with_references
+from .late_text import NullText, late_text
 from .sockets import CATEGORY, ReferenceLatents
 
 Entry = list[Any]  # [tokens, options], as ComfyUI has it
 Window = tuple[float, float]  # (first, last) sigma, both included
 
-# What an entry says about its tokens and has no meaning for one zero token.
-TOKEN_OPTIONS = (
-    "attention_mask",
-    "attention_mask_img_shape",
-    "t5xxl_ids",
-    "t5xxl_weights",
-    "conditioning_llama3",
-    "cross_attn_controlnet",
-)
 PERCENT_OPTIONS = ("start_percent", "end_percent", "clip_start_percent", "clip_end_percent")
 EVERYWHERE: Window = (-math.inf, math.inf)
 
@@ -111,8 +103,25 @@ class TimestepGate(io.ComfyNode):
                     tooltip="Only needed when the conditioning already has a time range in percent: the model's "
                     "sampling turns it into sigmas.",
                 ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="Gated alike, so that references enter and leave both sides together. Connect it "
+                    "whenever references are on both sides, as Boogu's, Mage's and HiDream-O1's nodes put them.",
+                ),
+                io.Conditioning.Input(
+                    "null",
+                    optional=True,
+                    tooltip="The encoding of the empty prompt. It stands in late steps for the text of both sides, "
+                    "in place of what late says: models with true CFG know it, and no zero token.",
+                ),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning", tooltip="For the sampler's positive.")],
+            outputs=[
+                io.Conditioning.Output(display_name="conditioning", tooltip="For the sampler's positive."),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="For the sampler's negative, when negative is connected."
+                ),
+            ],
         )
 
     @classmethod
@@ -134,10 +143,18 @@ class TimestepGate(io.ComfyNode):
         guidance: float,
         references=None,
         model=None,
+        negative=None,
+        null=None,
     ) -> io.NodeOutput:
         to_sigma = None if model is None else model.get_model_object("model_sampling").percent_to_sigma
-        gate = Gate(tau_1, tau_2, late)
-        return io.NodeOutput(gated(conditioning, gate, references, guidance=guidance, percent_to_sigma=to_sigma))
+        gate, empty = Gate(tau_1, tau_2, late), NullText.of(null)
+        how: dict[str, Any] = {"guidance": guidance, "percent_to_sigma": to_sigma, "null": empty}
+        if negative is None:
+            missing = ExecutionBlocker(
+                "The gate's second output is its negative, gated: connect negative to the gate."
+            )
+            return io.NodeOutput(gated(conditioning, gate, references, **how), missing)
+        return io.NodeOutput(*gated_sides(conditioning, negative, gate, references, **how))
 
 
 def gated(
@@ -147,12 +164,16 @@ def gated(
     *,
     guidance: float = -1.0,
     percent_to_sigma: Callable[[float], float] | None = None,
+    null: NullText | None = None,
+    beside: Sequence[Window] = (),
 ) -> list[Entry]:
     """Split every entry that has references into its stages; the rest only takes the guidance.
 
     Without references nothing could take over from the text side, so such an entry stays as it is in all steps.
     guidance: below 0 leaves the entry's own. percent_to_sigma: of the model's sampling, to intersect time
-    ranges given in percent. Raises `SqueezeError` when there is such a range and no way to read it.
+    ranges given in percent. null: stands for the text in late steps. beside: when the references of the other
+    side of CFG are heard; the text of an entry without any of its own falls silent with theirs. Raises
+    `SqueezeError` when there is a time range in percent and no way to read it.
     """
     result: list[Entry] = []
     for tokens, options in conditioning:
@@ -160,17 +181,34 @@ def gated(
         options = {**options, **placed}
         if guidance >= 0:
             options["guidance"] = guidance
-        if not heard:
+        silent = gate.late != "keep" or null is not None
+        if not heard and not (beside and silent):
             result.append([tokens, options])
             continue
         window, options = _window(options, percent_to_sigma)
         staged: list[Entry] = []
-        for part in parts(gate, [reference.window for reference in heard]):
+        for part in parts(gate, [reference.window for reference in heard] or beside):
             first, last = max(part.low, window[0]), min(part.last, window[1])
             if first <= last and last >= 0:  # no sampler goes below 0
-                staged.append(_active(_staged(tokens, options, heard, part, gate.late), first, last))
+                now = [heard[number] for number in part.references] if heard else []
+                staged.append(_active(_staged(tokens, options, now, part, gate.late, null), first, last))
         result += followed(staged)
     return carried(result)
+
+
+def gated_sides(
+    positive: list[Entry], negative: list[Entry], gate: Gate, references: References | None = None, **how: Any
+) -> tuple[list[Entry], list[Entry]]:
+    """Both sides of CFG under one gate: references enter and leave together, and so does text.
+
+    Those of the socket go to both. how: as for `gated`. Every entry is active in all of its own steps, so each
+    side speaks in every stage: core gives zeros for a side that has no active entry.
+    """
+    for name, side in (("conditioning", positive), ("negative", negative)):
+        if not side:
+            raise SqueezeError(f"{name} has no entry. Connect a text encoder, or leave it unconnected.")
+    beside = [reference.window for _, options in positive for reference in _all_references(options, references)[0]]
+    return gated(positive, gate, references, **how), gated(negative, gate, references, beside=beside, **how)
 
 
 def _all_references(options: dict, references: References | None) -> tuple[list[Heard], dict]:
@@ -187,25 +225,15 @@ def _all_references(options: dict, references: References | None) -> tuple[list[
     return heard + [Heard.of(item) for item in references.items if item.strength > 0], placed
 
 
-def _staged(tokens: torch.Tensor, options: dict, heard: list[Heard], part: Part, late: Late) -> Entry:
+def _staged(
+    tokens: torch.Tensor, options: dict, heard: list[Heard], part: Part, late: Late, null: NullText | None
+) -> Entry:
     """The entry as one part of the way sees it. Absent tokens are absent, not masked."""
-    dropped = not part.text and late == "drop"
-    options = with_references(options, [heard[number] for number in part.references], words=not dropped)
-    if part.text or late == "keep":
-        return [tokens, options]
-    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
-        shape = list(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-        raise SqueezeError(
-            f'late = "{late}" needs conditioning of [batch, tokens, width]; got {shape}. Set late to "keep".'
-        )
-    if late == "drop":
-        for name in TOKEN_OPTIONS:
-            options.pop(name, None)
-    pooled = options.get("pooled_output")
-    left, vector = late_context(late, tokens, tokens.new_zeros(0) if pooled is None else pooled)
-    if pooled is not None:
-        options["pooled_output"] = vector
-    return [left, options]
+    replaced = not part.text and (null is not None or late == "drop")
+    options = with_references(options, heard, words=not replaced)
+    if not part.text:
+        tokens, options = late_text(late, tokens, options, null)
+    return [tokens, options]
 
 
 def _active(entry: Entry, first: float, last: float) -> Entry:
