@@ -26,7 +26,7 @@ from ..squeeze_core.attention.rules import AttentionRules, ReferenceRule
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.references import Reference
 from ..squeeze_core.windows import ALWAYS
-from . import step_cache
+from . import reference_models, step_cache
 
 KEY = "squeeze_attention"
 AS_TRAINED = ReferenceRule()
@@ -200,6 +200,7 @@ class AttentionCarrier(ControlBase):
     def _reset(self, model: Any) -> None:
         self.model = model
         self.asked = self.heard = False
+        self.said: set[str] = set()
         self.parts: dict[tuple, tuple[AttentionRules, tuple[Group, ...]]] = {}
 
     def pre_run(self, model, percent_to_timestep_function) -> None:
@@ -227,6 +228,7 @@ class AttentionCarrier(ControlBase):
     def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
         step_cache.follow(transformer_options, cond.pop(step_cache.KEY, ()))
         entries = cond.pop(KEY, ())
+        reference_models.prepare(self.model, cond, self.said)
         earlier = transformer_options.get("optimized_attention_override")
         if isinstance(earlier, Override):  # of the call before, where options are kept
             earlier = earlier.earlier

@@ -21,11 +21,13 @@ from ..squeeze_core.references import References
 from ..squeeze_core.windows import Part, parts
 from .attention import Heard, carried, followed, heard_upstream, with_references
 from .late_text import NullText, late_text
+from .reference_models import check_latents, method_for
 from .sockets import CATEGORY, ReferenceLatents
 
 Entry = list[Any]  # [tokens, options], as ComfyUI has it
 Window = tuple[float, float]  # (first, last) sigma, both included
 
+METHOD = "reference_latents_method"
 PERCENT_OPTIONS = ("start_percent", "end_percent", "clip_start_percent", "clip_end_percent")
 EVERYWHERE: Window = (-math.inf, math.inf)
 
@@ -100,8 +102,8 @@ class TimestepGate(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only needed when the conditioning already has a time range in percent: the model's "
-                    "sampling turns it into sigmas.",
+                    tooltip="Checks that the references fit the model, and turns a time range in percent that the "
+                    "conditioning may have into sigmas.",
                 ),
                 io.Conditioning.Input(
                     "negative",
@@ -149,6 +151,7 @@ class TimestepGate(io.ComfyNode):
         to_sigma = None if model is None else model.get_model_object("model_sampling").percent_to_sigma
         gate, empty = Gate(tau_1, tau_2, late), NullText.of(null)
         how: dict[str, Any] = {"guidance": guidance, "percent_to_sigma": to_sigma, "null": empty}
+        how["model"] = None if model is None else model.model
         if negative is None:
             missing = ExecutionBlocker(
                 "The gate's second output is its negative, gated: connect negative to the gate."
@@ -166,19 +169,25 @@ def gated(
     percent_to_sigma: Callable[[float], float] | None = None,
     null: NullText | None = None,
     beside: Sequence[Window] = (),
+    model: Any = None,
 ) -> list[Entry]:
     """Split every entry that has references into its stages; the rest only takes the guidance.
 
     Without references nothing could take over from the text side, so such an entry stays as it is in all steps.
     guidance: below 0 leaves the entry's own. percent_to_sigma: of the model's sampling, to intersect time
     ranges given in percent. null: stands for the text in late steps. beside: when the references of the other
-    side of CFG are heard; the text of an entry without any of its own falls silent with theirs. Raises
-    `SqueezeError` when there is a time range in percent and no way to read it.
+    side of CFG are heard; the text of an entry without any of its own falls silent with theirs. model: core's
+    `BaseModel`, whose latents and method of reference latents are seen to. Raises `SqueezeError` when there is a
+    time range in percent and no way to read it, and for latents that the model would misread.
     """
     result: list[Entry] = []
     for tokens, options in conditioning:
         heard, placed = _all_references(options, references)
         options = {**options, **placed}
+        if model is not None and heard:
+            check_latents(model, [reference.latent for reference in heard])
+            method = method_for(model, options.get(METHOD))
+            options = options if method is None else {**options, METHOD: method}
         if guidance >= 0:
             options["guidance"] = guidance
         silent = gate.late != "keep" or null is not None
@@ -221,7 +230,7 @@ def _all_references(options: dict, references: References | None) -> tuple[list[
             f'These references ask for "{references.attention}" attention, which this version does not '
             'have. Use "joint".'
         )
-    placed = {} if references.placement == "auto" else {"reference_latents_method": references.placement}
+    placed = {} if references.placement == "auto" else {METHOD: references.placement}
     return heard + [Heard.of(item) for item in references.items if item.strength > 0], placed
 
 

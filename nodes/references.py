@@ -16,7 +16,7 @@ from ..squeeze_core.windows import ALWAYS, check_window
 from .attention import region_of
 from .sockets import CATEGORY, ReferenceLatents, boxes_input
 
-CHANNELS = 16  # of FLUX.1's latents
+CHANNELS = {4: (16, 128), 5: (16,)}  # FLUX.1's and FLUX.2's; Qwen's and Wan's, by dimensions
 
 
 class ReferenceTokens(io.ComfyNode):
@@ -39,7 +39,10 @@ class ReferenceTokens(io.ComfyNode):
                 "subject image",
             ],
             inputs=[
-                io.Vae.Input("vae", tooltip="The VAE of the diffusion model: FLUX's ae.safetensors."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="The VAE of the diffusion model: FLUX.1's (ae.safetensors), FLUX.2's, Qwen-Image's.",
+                ),
                 io.Image.Input("image", tooltip="The subject. A batch counts as several pictures."),
                 io.Mask.Input(
                     "mask",
@@ -182,12 +185,15 @@ class ReferenceTokens(io.ComfyNode):
 
 
 def _latent(vae, pixels: torch.Tensor) -> torch.Tensor:
-    """[1, H, W, 3] -> [1, 16, h, w]. Raises `SqueezeError` for another model's VAE, and for NaN."""
+    """[1, H, W, 3] -> [1, 16 or 128, h, w] or [1, 16, 1, h, w].
+
+    Raises `SqueezeError` for the VAE of a model that reads no such references, and for NaN.
+    """
     latent = vae.encode(pixels)
-    if latent.ndim != 4 or latent.shape[1] != CHANNELS:
+    if latent.shape[1] not in CHANNELS.get(latent.ndim, ()):
         raise SqueezeError(
-            f"This VAE makes latents of {list(latent.shape)}; FLUX.1's have {CHANNELS} channels. Load "
-            "ae.safetensors. For a model other than FLUX.1 put its ReferenceLatent before the gate."
+            f"This VAE makes latents of {list(latent.shape)}; references are of 16 channels (FLUX.1, Qwen-Image, "
+            "Krea 2) or of 128 (FLUX.2, Mage). Load the VAE of the diffusion model: ae.safetensors for FLUX.1."
         )
     return check_finite(latent, "The VAE gave latents of a reference", VAE_ADVICE)
 

@@ -26,6 +26,7 @@ Fit = Literal["resize", "pad"]
 MULTIPLE = 16  # pixels: the VAE takes 8 and FLUX's patches 2; anything else is cropped or padded silently
 LONG_SIDE_ONE = 512  # UNO's sizes: one reference
 LONG_SIDE_SEVERAL = 320  # several references
+FLUX_CHANNELS = 16  # of FLUX.1's latents
 NEUTRAL = 0.5  # mid grey: zero after the VAE's scaling of pixels to -1 .. 1
 
 
@@ -91,7 +92,8 @@ class ReferencePicture:
 class Reference:
     """One encoded reference, and how it is heard.
 
-    latent: [1, channels, h, w], a raw VAE latent (the model scales it), h and w even.
+    latent: [1, channels, h, w], a raw VAE latent (the model scales it), h and w even where it is FLUX.1's; or
+        [1, channels, 1, h, w] of a VAE for video, such as Qwen-Image's.
     strength: multiplies the odds of attending to it; 1 as trained, 2 as if given twice, 0 not at all.
     start, end: sigmas; it is heard while end <= sigma < start, within the gate's stages.
     region: where in the picture it acts; picture tokens outside do not see it. None: everywhere.
@@ -110,9 +112,13 @@ class Reference:
         check_strength(self.strength)
         check_window(self.start, self.end)
         latent = self.latent
-        if latent.ndim != 4 or latent.shape[0] != 1 or latent.shape[-1] % 2 or latent.shape[-2] % 2:
+        still = latent.ndim == 5 and latent.shape[2] == 1
+        paired = latent.ndim == 4 and latent.shape[1] == FLUX_CHANNELS  # FLUX.1 makes tokens of 2 x 2
+        odd = paired and (latent.shape[-1] % 2 or latent.shape[-2] % 2)
+        if not (latent.ndim == 4 or still) or latent.shape[0] != 1 or odd:
             raise SqueezeError(
-                f"A reference latent must be [1, channels, even h, even w]; got {list(latent.shape)}. "
+                "A reference latent must be [1, channels, even h, even w], or [1, channels, 1, h, w] of a VAE for "
+                f"video; got {list(latent.shape)}. "
                 "Give every reference as a latent of its own."
             )
 
@@ -201,7 +207,7 @@ def encode(
 ) -> References:
     """Fit every picture and encode it.
 
-    vae_encode: [1, H, W, 3] pixels, 0 to 1 -> [1, channels, h, w] raw latents.
+    vae_encode: [1, H, W, 3] pixels, 0 to 1 -> raw latents as `Reference` takes them.
     """
     items = []
     for picture, side in zip(pictures, long_sides(pictures)):

@@ -155,3 +155,106 @@ def test_references_and_text_are_both_heard(world, clean_memory):
     for number, one in enumerate(runs):
         for other in runs[:number]:
             assert (one - other).abs().max() > 1e-4 * one.abs().max()
+
+
+@pytest.fixture(scope="module")
+def worlds(pack, comfy):
+    made = {}
+    return lambda name: made.setdefault(name, World(pack, name))
+
+
+def plain(world, side, **options):
+    tokens, own = world.texts[side]
+    return [[tokens, {**own, **options}]]
+
+
+def by_socket(world, pack, placement="auto", latents=None, model=None):
+    references = pack("squeeze_core.references").References.of(
+        world.latents if latents is None else latents, placement
+    )
+    gate = world.core.Gate(*world.taus, "keep")
+    sides = plain(world, "p"), plain(world, "n")
+    return world.nodes.gated_sides(*sides, gate, references, model=model)
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+@pytest.mark.parametrize("name", ["flux2", "qwen", "krea2", "joy", "omnigen2", "boogu", "mage"])
+def test_references_by_socket_equal_those_in_the_conditioning(worlds, pack, name, with_model, clean_memory):
+    """Krea 2 too, to which auto gives a method that it honours."""
+    world = worlds(name)
+    sides = by_socket(world, pack, model=world.model.model if with_model else None)
+    by_hand = {side: world.by_hand(side, "keep") for side in "pn"}
+    if name == "krea2":
+        for stages in by_hand.values():
+            for stage in ("middle", "late"):
+                stages[stage][0][1]["reference_latents_method"] = "index_timestep_zero"
+    gate = world.core.Gate(*world.taus)
+    stages = {side + stage: entry for side in "pn" for stage, entry in by_hand[side].items()}
+    expect = guided(world, stages, 3.0, lambda sigma: gate.stage(sigma).name.lower())
+    assert_same(guided(world, dict(zip("pn", sides)), 3.0), expect)
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("qwen", (1, 16, 4, 6)), ("krea2", (1, 16, 4, 6)), ("joy", (1, 16, 4, 6)), ("flux", (1, 16, 1, 4, 6))],
+)
+def test_latents_that_a_model_misreads_are_refused(worlds, pack, name, shape, with_model, clean_memory):
+    world = worlds(name)
+    error = pack("squeeze_core.errors").SqueezeError
+    with pytest.raises(error, match="misreads these"):
+        sides = by_socket(
+            world, pack, latents=[torch.zeros(shape)], model=world.model.model if with_model else None
+        )
+        guided(world, dict(zip("pn", sides)), 1.0)
+
+
+def test_uxo_on_a_model_that_takes_it_for_offset_is_said_once(worlds, pack, caplog, clean_memory):
+    world = worlds("qwen")
+    guided(world, dict(zip("pn", by_socket(world, pack, "uxo"))), 3.0)
+    assert caplog.text.count("takes placement uxo for offset") == 1
+
+
+def test_a_negative_without_references_falls_silent_with_the_positive(worlds, clean_memory):
+    world = worlds("flux")
+    gate = world.core.Gate(*world.taus, "drop")
+    positive, negative = world.nodes.gated_sides(world.entry("p"), plain(world, "n"), gate)
+    by_hand = {side: world.by_hand(side, "drop") for side in "pn"}
+    for stage in by_hand["n"].values():
+        for name in world.seen():
+            stage[0][1].pop(name, None)
+    stages = {side + stage: entry for side in "pn" for stage, entry in by_hand[side].items()}
+    expect = guided(world, stages, 3.0, lambda sigma: gate.stage(sigma).name.lower())
+    assert_same(guided(world, {"p": positive, "n": negative}, 3.0), expect)
+
+
+def test_every_stage_has_an_entry_on_both_sides(worlds):
+    world = worlds("qwen")
+    for sigma in torch.linspace(0, 1, 501).tolist():
+        for side in world.gated("drop"):
+            active = [
+                1
+                for _, options in side
+                if options.get("timestep_end", -1) <= sigma <= options.get("timestep_start", 2)
+            ]
+            assert len(active) == 1
+
+
+def test_what_cannot_be_a_null_or_a_side_is_refused(worlds, pack):
+    world = worlds("flux")
+    error = pack("squeeze_core.errors").SqueezeError
+    with pytest.raises(error, match="null has 2 entries"):
+        world.null_text.of(plain(world, "null") * 2)
+    with pytest.raises(error, match="null is 32 wide and the conditioning 64"):
+        null = world.null_text.of([[torch.zeros(1, 2, 32), {}]])
+        world.nodes.gated(world.entry("p"), world.core.Gate(*world.taus), null=null)
+    with pytest.raises(error, match="negative has no entry"):
+        world.nodes.gated_sides(world.entry("p"), [], world.core.Gate(*world.taus))
+
+
+def test_the_second_output_blocks_where_no_negative_was_given(worlds):
+    world = worlds("flux")
+    node, arguments = world.nodes.TimestepGate, (0.9, 0.5, "keep", -1.0)
+    alone = node.execute(world.entry("p"), *arguments).args
+    both = node.execute(world.entry("p"), *arguments, negative=world.entry("n")).args
+    assert "connect negative" in alone[1].message and len(alone[0]) == len(both[0]) == len(both[1]) == 3

@@ -78,7 +78,7 @@ class AnotherModelsVAE:
         return torch.zeros(self.shape)
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (1, 16, 1, 8, 8)])
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (1, 48, 1, 8, 8)])
 def test_the_vae_of_another_model_is_refused(node, error, shape):
     with pytest.raises(error, match=r"16 channels.*ae\.safetensors") as refusal:
         run(node, AnotherModelsVAE(*shape), photograph("cat"), long_side=64)
@@ -111,3 +111,18 @@ def test_a_vae_that_gives_nan_is_refused_by_name(node, tiny_vae, error, clean_me
     monkeypatch.setattr(tiny_vae, "encode", lambda pixels: encode(pixels) * float("nan"))
     with pytest.raises(error, match=r"The VAE gave latents .*another VAE"):
         run(node, tiny_vae, photograph("cat"), long_side=128)
+
+
+def test_the_vae_of_qwen_and_wan_gives_latents_of_five_dimensions(node, comfy, clean_memory):
+    import comfy.sd
+    from comfy.ldm.wan.vae import WanVAE
+
+    small = {"dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+    net = WanVAE(**small, temperal_downsample=[False, True, True], image_channels=3, conv_out_channels=3)
+    draw = torch.Generator().manual_seed(0)
+    state = {name: torch.randn(value.shape, generator=draw) * 0.05 for name, value in net.state_dict().items()}
+    made = comfy.sd.VAE(sd=state, device=torch.device("cpu"), dtype=torch.float32)
+    references, (shown,) = run(node, made, photograph("cat"), long_side=64)
+    (latent,) = references.latents
+    height, width = shown.shape[1:3]
+    assert latent.shape == (1, 16, 1, height // 8, width // 8) and latent.any()

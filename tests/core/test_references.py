@@ -154,7 +154,7 @@ def test_auto_placement_gives_way_and_a_chosen_one_stays():
     assert with_placement(References.of((), "index"), "uxo").placement == "index"
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 7, 8), (16, 8, 8)])
+@pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 16, 7, 8), (16, 8, 8), (1, 16, 2, 8, 8)])
 def test_a_latent_of_odd_size_or_a_batch_is_refused_with_its_shape(shape):
     with pytest.raises(SqueezeError, match="even h"):
         References.of((torch.zeros(*shape),))
