@@ -18,6 +18,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.gate import MAX_TAU, Gate, Late
 from ..squeeze_core.references import References
+from ..squeeze_core.sigmas import at_size
 from ..squeeze_core.windows import Part, parts
 from .attention import Heard, carried, followed, heard_upstream, with_references
 from .late_text import NullText, late_text
@@ -27,6 +28,9 @@ from .sockets import CATEGORY, ReferenceLatents
 Entry = list[Any]  # [tokens, options], as ComfyUI has it
 Window = tuple[float, float]  # (first, last) sigma, both included
 
+AS_GIVEN = "as given"
+TAU_FOR: dict[str, int | None] = {AS_GIVEN: None, "512 px": 512, "1024 px": 1024}
+PIXELS = {128: 16, 3: 1}  # a side of a latent's element, by channels: FLUX.2 and Mage; HiDream-O1
 METHOD = "reference_latents_method"
 PERCENT_OPTIONS = ("start_percent", "end_percent", "clip_start_percent", "clip_end_percent")
 EVERYWHERE: Window = (-math.inf, math.inf)
@@ -79,7 +83,7 @@ class TimestepGate(io.ComfyNode):
                 io.Combo.Input(
                     "late",
                     options=list(get_args(Late)),
-                    default="drop",
+                    default="keep",
                     tooltip="The text side in late steps. drop: one zero token, as Squeeze adapters "
                     "are trained. zero: "
                     "zeros of the same length. keep: stays; choose it for public weights, never "
@@ -117,6 +121,21 @@ class TimestepGate(io.ComfyNode):
                     tooltip="The encoding of the empty prompt. It stands in late steps for the text of both sides, "
                     "in place of what late says: models with true CFG know it, and no zero token.",
                 ),
+                io.Combo.Input(
+                    "tau_for",
+                    options=list(TAU_FOR),
+                    default=AS_GIVEN,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The size of picture that tau_1 and tau_2 belong to. They are shifted from there to "
+                    "the size of latent, to levels of noise that are equally uncertain. as given: not shifted.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    advanced=True,
+                    tooltip="The sampler's latent. It tells the size of the picture; only tau_for needs it.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="For the sampler's positive."),
@@ -147,8 +166,11 @@ class TimestepGate(io.ComfyNode):
         model=None,
         negative=None,
         null=None,
+        tau_for: str = AS_GIVEN,
+        latent=None,
     ) -> io.NodeOutput:
         to_sigma = None if model is None else model.get_model_object("model_sampling").percent_to_sigma
+        tau_1, tau_2 = (for_size(tau, tau_for, latent) for tau in (tau_1, tau_2))
         gate, empty = Gate(tau_1, tau_2, late), NullText.of(null)
         how: dict[str, Any] = {"guidance": guidance, "percent_to_sigma": to_sigma, "null": empty}
         how["model"] = None if model is None else model.model
@@ -203,6 +225,24 @@ def gated(
                 staged.append(_active(_staged(tokens, options, now, part, gate.late, null), first, last))
         result += followed(staged)
     return carried(result)
+
+
+def for_size(tau: float, tau_for: str, latent: dict[str, Any] | None) -> float:
+    """A threshold that belongs to the size `tau_for`, for the picture of a LATENT.
+
+    1 and above stays: it means the first step, or never. Raises `SqueezeError` where no latent tells the size.
+    """
+    given = TAU_FOR[tau_for]
+    if given is None or tau >= 1:
+        return tau
+    if latent is None:
+        raise SqueezeError(
+            f'tau_for is "{tau_for}", and nothing says how large the picture is. Connect the sampler\'s latent, or '
+            f'set tau_for to "{AS_GIVEN}".'
+        )
+    samples = latent["samples"]
+    pixels = latent.get("downscale_ratio_spacial") or PIXELS.get(samples.shape[1], 8)
+    return at_size(tau, samples.shape[-1] * samples.shape[-2] * pixels**2, given**2)
 
 
 def gated_sides(

@@ -28,6 +28,7 @@ MASK, POOLED = "attention_mask", "pooled_output"
 IDS = "text_input_ids"  # HiDream-O1: its words, between a chat template's first and last tokens
 IDS_BEFORE, IDS_AFTER = 3, 7
 AROUND = "reference_latents_text_embeds"  # Z-Image omni: text around each of the references
+NULL = "squeeze_null"  # marks an entry whose text is that of the empty prompt
 TEXT_OPTIONS = (*TOKEN_OPTIONS, POOLED, IDS, AROUND)
 
 
@@ -67,7 +68,7 @@ def late_text(
                 "prompt with the same text encoder."
             )
         rest = {name: value for name, value in options.items() if name not in TEXT_OPTIONS}
-        return null.tokens, {**rest, **null.options}
+        return null.tokens, {**rest, **null.options, NULL: True}
     if late == "keep":
         return tokens, options
     _check(tokens, f'late = "{late}"', "Set late to keep.")

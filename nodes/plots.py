@@ -9,9 +9,10 @@ from comfy_api.latest import io
 
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.images import to_tensor
-from ..squeeze_core.plots import GateRow, gate_warnings, plot_gate, plot_layers
+from ..squeeze_core.plots import GateRow, gate_warnings, plot_gate, plot_layers, side_warnings
 from . import krea
 from .gate import PERCENT_OPTIONS
+from .late_text import IDS, IDS_AFTER, IDS_BEFORE, NULL
 from .sockets import CATEGORY, Weights
 
 
@@ -29,19 +30,31 @@ class ShowGate(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="From the Timestep Gate."),
                 io.Sigmas.Input("sigmas", tooltip="Those of the sampler: Squeeze Sigmas or any scheduler."),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="The gate's negative, or any. Drawn below the positive."
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="For Preview Image.")],
         )
 
     @classmethod
-    def execute(cls, conditioning, sigmas) -> io.NodeOutput:
+    def execute(cls, conditioning, sigmas, negative=None) -> io.NodeOutput:
         if len(sigmas) < 2:
             raise SqueezeError(f"There are {len(sigmas)} sigmas, so no step to show. Raise steps or denoise.")
-        rows = [_row(number, *entry) for number, entry in enumerate(conditioning, start=1)]
-        warnings = gate_warnings(sigmas, rows)
-        if any(name in options for _, options in conditioning for name in PERCENT_OPTIONS):
-            warnings.append("A time range in percent is set after the gate and replaces the gate's own.")
-        return io.NodeOutput(to_tensor(plot_gate(sigmas, rows, warnings))[None])
+        sides = [conditioning] if negative is None else [conditioning, negative]
+        rows = [[_row(number, *entry) for number, entry in enumerate(side, start=1)] for side in sides]
+        warnings = [gate_warnings(sigmas, side) for side in rows]
+        for side, found in zip(sides, warnings):
+            if any(name in options for _, options in side for name in PERCENT_OPTIONS):
+                found.append("A time range in percent is set after the gate and replaces the gate's own.")
+        if negative is None:
+            return io.NodeOutput(to_tensor(plot_gate(sigmas, rows[0], warnings[0]))[None])
+        warnings[1] += side_warnings(sigmas, *rows)
+        drawn = [
+            to_tensor(plot_gate(sigmas, side, found, title=f"Which step sees what: {name}"))
+            for name, side, found in zip(("positive", "negative"), rows, warnings)
+        ]
+        return io.NodeOutput(torch.cat(drawn)[None])
 
 
 class ShowLayers(io.ComfyNode):
@@ -80,11 +93,16 @@ class ShowLayers(io.ComfyNode):
 
 
 def _row(number: int, tokens: torch.Tensor, options: dict) -> GateRow:
+    count, speaks = tokens.shape[1], bool(tokens.any())
+    if IDS in options:  # HiDream-O1 keeps its words apart from the tokens
+        count = options[IDS].shape[-1] - IDS_BEFORE - IDS_AFTER
+        speaks = count > 0
+    empty = NULL in options
     return GateRow(
-        label=f"entry {number}",
+        label=f"entry {number}" + (", the empty prompt" if empty else ""),
         low=options.get("timestep_end", -math.inf),
         high=options.get("timestep_start", math.inf),
-        context_tokens=tokens.shape[1],
-        mllm=bool(tokens.any()),
+        context_tokens=0 if empty else count,
+        mllm=speaks and not empty,
         references=len(options.get("reference_latents") or ()),
     )

@@ -80,12 +80,24 @@ def gate_warnings(sigmas: torch.Tensor, entries: Sequence[GateRow]) -> list[str]
     return warnings
 
 
+def side_warnings(sigmas: torch.Tensor, positive: Sequence[GateRow], negative: Sequence[GateRow]) -> list[str]:
+    """Sentences about steps at which the two sides of CFG see references apart, where both have some."""
+    sides = [
+        [any(row.references for row in rows) for rows in _active(sigmas, side)] for side in (positive, negative)
+    ]
+    apart = [step for step, (one, other) in enumerate(zip(*sides), start=1) if one != other]
+    if not all(map(any, sides)) or not apart:
+        return []
+    return [f"Only one side sees references at {_steps(apart)}: connect negative to the gate as well."]
+
+
 def plot_gate(
     sigmas: torch.Tensor,
     entries: Sequence[GateRow],
     warnings: Sequence[str] = (),
     *,
     context_name: str = "MLLM",
+    title: str = "Which step sees what",
 ) -> Image.Image:
     """The sigma of every step, and which step sees the context and which the references.
 
@@ -103,7 +115,7 @@ def plot_gate(
     lines = [line for warning in warnings for line in textwrap.wrap(f"! {warning}", 120)]
     canvas = _Canvas(notes + 24 * len(lines) + 16)
 
-    canvas.text(_MARGIN, 32, "Which step sees what", 25)
+    canvas.text(_MARGIN, 32, title, 25)
     canvas.text(_RIGHT, 34, f"{steps} steps", 17, _GREY, "rm")
     _stage_legend(canvas, stages, context_name)
 
@@ -302,12 +314,8 @@ def _described(row: GateRow) -> str:
         where = "every sigma" if row.high >= 1 else f"sigma below {high}"
     else:
         where = f"sigma from {low}" if row.high >= 1 else f"sigma {low} to {high}"
-    kind = "token" if row.mllm else "zero token"
-    return ", ".join(
-        part
-        for part in (row.label, where, _count(row.context_tokens, kind), _count(row.references, "reference"))
-        if part
-    )
+    context = _count(row.context_tokens, "token" if row.mllm else "zero token") if row.context_tokens else ""
+    return ", ".join(part for part in (row.label, where, context, _count(row.references, "reference")) if part)
 
 
 def _active(sigmas: torch.Tensor, entries: Sequence[GateRow]) -> Iterator[list[GateRow]]:

@@ -258,3 +258,52 @@ def test_the_second_output_blocks_where_no_negative_was_given(worlds):
     alone = node.execute(world.entry("p"), *arguments).args
     both = node.execute(world.entry("p"), *arguments, negative=world.entry("n")).args
     assert "connect negative" in alone[1].message and len(alone[0]) == len(both[0]) == len(both[1]) == 3
+
+
+def test_taus_of_a_size_are_shifted_to_the_picture_s(worlds, pack):
+    """Odds of 19 and 17/3 at 512 px are doubled at 1024 px: 38/39 and 34/37."""
+    nodes, error = worlds("flux").nodes, pack("squeeze_core.errors").SqueezeError
+    latent = {"samples": torch.zeros(1, 16, 128, 128), "downscale_ratio_spacial": 8}
+    wide = {"samples": torch.zeros(1, 128, 32, 128)}  # FLUX.2's, of the same area
+    for given in (latent, wide, {"samples": torch.zeros(1, 16, 1, 128, 128)}):
+        assert nodes.for_size(0.95, "512 px", given) == pytest.approx(38 / 39)
+        assert nodes.for_size(0.85, "512 px", given) == pytest.approx(34 / 37)
+        assert nodes.for_size(0.85, "1024 px", given) == pytest.approx(0.85)
+        assert nodes.for_size(1.1, "512 px", given) == 1.1 and nodes.for_size(0.0, "512 px", given) == 0.0
+    assert nodes.for_size(0.85, "as given", None) == 0.85
+    with pytest.raises(error, match="Connect the sampler's latent"):
+        nodes.for_size(0.85, "512 px", None)
+    world = worlds("qwen")
+    arguments = (world.entry("p"), 0.95, 0.85, "keep", -1.0)
+    shifted = world.nodes.TimestepGate.execute(*arguments, tau_for="512 px", latent=latent).args[0]
+    assert shifted[0][1]["timestep_end"] == pytest.approx(38 / 39)
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_show_gate_draws_both_sides_of_every_model(world, pack, late):
+    plots, core = pack("nodes.plots"), pack("squeeze_core.plots")
+    sides, sigmas = world.gated(late), sigmas_of(world)
+    gate, names = world.core.Gate(*world.taus), []
+    for side in sides:
+        rows = [plots._row(number, *entry) for number, entry in enumerate(side, start=1)]
+        names.append([stage.name for stage in core.step_stages(sigmas, rows)])
+    heard = [gate.stage(float(sigma)).name for sigma in sigmas[:-1]]
+    if late == "keep":
+        heard = [name.replace("LATE", "MIDDLE") for name in heard]
+    assert names == [heard, heard]
+    alone = plots.ShowGate.execute(sides[0], sigmas).args[0]
+    both = plots.ShowGate.execute(sides[0], sigmas, sides[1]).args[0]
+    assert both.shape[1] == 2 * alone.shape[1] and both.shape[2] == alone.shape[2]
+
+
+def test_a_negative_that_sees_references_elsewhere_is_warned_of(worlds, pack):
+    world, plots, core = worlds("qwen"), pack("nodes.plots"), pack("squeeze_core.plots")
+    sigmas = sigmas_of(world)
+    gated, _ = world.gated("keep")
+    rows, ungated = (
+        [plots._row(number, *entry) for number, entry in enumerate(side, start=1)]
+        for side in (gated, world.entry("n"))
+    )
+    (warning,) = core.side_warnings(sigmas, rows, ungated)
+    assert "Only one side sees references at steps 1" in warning
+    assert core.side_warnings(sigmas, rows, rows) == []

@@ -62,10 +62,10 @@ KINDS = {
         "references:SQUEEZE_REFERENCES image:IMAGE",
     ),
     "SqueezeTimestepGate": (
-        "CONDITIONING references:SQUEEZE_REFERENCES? MODEL?",
-        "conditioning:CONDITIONING",
+        "CONDITIONING references:SQUEEZE_REFERENCES? MODEL? negative:CONDITIONING? null:CONDITIONING? LATENT?",
+        "conditioning:CONDITIONING negative:CONDITIONING",
     ),
-    "SqueezeShowGate": ("CONDITIONING SIGMAS", "image:IMAGE"),
+    "SqueezeShowGate": ("CONDITIONING SIGMAS negative:CONDITIONING?", "image:IMAGE"),
     "SqueezeSigmas": ("MODEL", "sigmas:SIGMAS"),
     "SqueezeSubject": (
         "CONDITIONING references:SQUEEZE_REFERENCES? region:MASK? box:BOUNDING_BOX? subjects:SQUEEZE_SUBJECTS?",

@@ -144,7 +144,7 @@ def sample(
     gates = []
     for said in (conditioning, negative) if both and negative else (conditioning,):
         title = {"title": "Timestep Gate: negative"} if gates else {}
-        node = g.add("SqueezeTimestepGate", (320, 262), [*gate], **title, **PURPLE)
+        node = g.add("SqueezeTimestepGate", (320, 346), [*gate, "as given"], **title, **PURPLE)
         g.link(said[0], node, "conditioning", said[1])
         if shown is not None:
             g.link(shown, node, "references")
