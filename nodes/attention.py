@@ -116,6 +116,14 @@ def followed(parts: list[list]) -> list[list]:
     return [[tokens, _followed(options, entry)] for tokens, options in parts]
 
 
+def looked_at(entry: list) -> list:
+    """The entry, and the first step looks at its references if it has some, see `reference_models`."""
+    tokens, options = entry
+    if not options.get("reference_latents"):
+        return entry
+    return [tokens, {**options, "control": carrier_for(options.get("control"))}]
+
+
 def _followed(options: dict, entry: uuid.UUID) -> dict:
     part = step_cache.PartOf(entry, options.get("timestep_end", -math.inf))
     conds = {**options.get("model_conds", {}), step_cache.KEY: step_cache.PartCond((part,))}

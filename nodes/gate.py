@@ -20,7 +20,7 @@ from ..squeeze_core.gate import MAX_TAU, Gate, Late
 from ..squeeze_core.references import References
 from ..squeeze_core.sigmas import at_size
 from ..squeeze_core.windows import Part, parts
-from .attention import Heard, carried, followed, heard_upstream, with_references
+from .attention import Heard, carried, followed, heard_upstream, looked_at, with_references
 from .late_text import NullText, late_text
 from .reference_models import check_latents, method_for
 from .sockets import CATEGORY, ReferenceLatents
@@ -223,7 +223,7 @@ def gated(
             if first <= last and last >= 0:  # no sampler goes below 0
                 now = [heard[number] for number in part.references] if heard else []
                 staged.append(_active(_staged(tokens, options, now, part, gate.late, null), first, last))
-        result += followed(staged)
+        result += followed(staged) if len(staged) != 1 else [looked_at(staged[0])]
     return carried(result)
 
 

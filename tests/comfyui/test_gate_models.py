@@ -307,3 +307,16 @@ def test_a_negative_that_sees_references_elsewhere_is_warned_of(worlds, pack):
     (warning,) = core.side_warnings(sigmas, rows, ungated)
     assert "Only one side sees references at steps 1" in warning
     assert core.side_warnings(sigmas, rows, rows) == []
+
+
+def test_krea_2_hears_references_in_a_lone_stage_as_well(worlds, pack, clean_memory):
+    world = worlds("krea2")
+    references = pack("squeeze_core.references").References.of(world.latents)
+    always = world.nodes.gated(
+        plain(world, "p", timestep_start=1.0, timestep_end=0.0), world.core.Gate(1.1, 0.0, "keep"), references
+    )
+    assert len(always) == 1
+    by_hand = world.by_hand("p", "keep")["middle"]
+    by_hand[0][1]["reference_latents_method"] = "index_timestep_zero"
+    negative = plain(world, "n")
+    assert_same(guided(world, {"p": always, "n": negative}, 3.0), guided(world, {"p": by_hand, "n": negative}, 3.0))
