@@ -33,7 +33,7 @@ class GateRow:
     """One entry of a gated conditioning, as a sampler would use it.
 
     low, high: the sigmas at which it is active, both ends included; infinities are fine.
-    context_tokens: length of its context. mllm: whether that context says anything (False for zeros).
+    context_tokens: length of its context, 0 for the empty prompt. mllm: whether that context says anything (False for zeros).
     references: how many reference pictures its tokens come from.
     """
 
@@ -295,6 +295,8 @@ def _context_cell(rows: Sequence[GateRow]) -> tuple[bool, str, str]:
         return True, f"{tokens} tokens", tokens
     if not rows:
         return False, "no entry", "-"
+    if not any(row.context_tokens for row in rows):
+        return False, "no words", "-"
     return False, f"{tokens} zero token{'' if tokens == '1' else 's'}", "-"
 
 

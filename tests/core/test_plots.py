@@ -100,3 +100,11 @@ def test_missing_modalities_and_flat_or_broken_weights_still_give_a_picture():
         LayerWeights(torch.full((29,), math.nan), direct, direct, direct),
     ):
         assert plot_layers(weights).getbbox() is not None
+
+
+def test_the_empty_prompt_counts_as_silent():
+    from squeeze_core.plots import _context_cell, _described
+
+    row = GateRow("entry 3, the empty prompt", -math.inf, 0.85, 0, False, 2)
+    assert _context_cell([row]) == (False, "no words", "-")
+    assert _described(row) == "entry 3, the empty prompt, sigma below 0.85, 2 references"
