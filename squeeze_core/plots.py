@@ -33,7 +33,8 @@ class GateRow:
     """One entry of a gated conditioning, as a sampler would use it.
 
     low, high: the sigmas at which it is active, both ends included; infinities are fine.
-    context_tokens: length of its context, 0 for the empty prompt. mllm: whether that context says anything (False for zeros).
+    context_tokens: length of its context, 0 for the empty prompt. mllm: whether that context says anything (False
+        for zeros).
     references: how many reference pictures its tokens come from.
     """
 
