@@ -1,4 +1,4 @@
-"""Tests on a real ComfyUI: the checkout at $COMFYUI_PATH, else ~/comfy/ComfyUI.
+"""Tests on a real ComfyUI: the checkout at $COMFYUI_PATH, else ~/comfy/ComfyUI; the page at $COMFYUI_FRONT_END_ROOT.
 
 Two ways in. `pack` loads ComfyUI's modules into this process (always on the CPU) and this pack as ComfyUI
 would, under one name. `server` boots ComfyUI as a process of its own and speaks HTTP with it. Without a
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -210,7 +211,9 @@ def server(comfyui_path, tmp_path_factory):
     """A running ComfyUI with this pack, for the whole session: see `comfy_server.ComfyServer`."""
     from comfy_server import ComfyServer
 
-    running = ComfyServer(comfyui_path, CHECKOUT, tmp_path_factory.mktemp("server"))
+    front_end = os.environ.get("COMFYUI_FRONT_END_ROOT")  # a folder of another front end's files
+    extra = ("--front-end-root", front_end) if front_end else ()
+    running = ComfyServer(comfyui_path, CHECKOUT, tmp_path_factory.mktemp("server"), extra)
     try:
         running.wait_until_ready()
         yield running
