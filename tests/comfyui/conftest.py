@@ -1,4 +1,4 @@
-"""Tests on a real ComfyUI: the checkout at $COMFYUI_PATH, else ~/comfy/ComfyUI; the page at $COMFYUI_FRONT_END_ROOT.
+"""Tests on a real ComfyUI: the checkout at $COMFYUI_PATH, else ~/comfy/ComfyUI; page at $COMFYUI_FRONT_END_ROOT.
 
 Two ways in. `pack` loads ComfyUI's modules into this process (always on the CPU) and this pack as ComfyUI
 would, under one name. `server` boots ComfyUI as a process of its own and speaks HTTP with it. Without a

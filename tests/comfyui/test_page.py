@@ -1,6 +1,7 @@
 """The real front end in a real browser: the example graphs open, look right, say what their files say, and run."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_a_workflow_is_readable_on_a_small_screen(path, page, drawn_by):
     try:
         page.open(json.loads(path.read_text(encoding="utf-8")), path.stem)
         page.js("await app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        page.wait_for("return app.canvas.ds.scale >= 0.69", 10)
+        page.wait_for("return app.canvas.ds.scale >= 0.699", 10)
     finally:
         page.driver.set_window_size(2000, 1200)
 
@@ -188,6 +189,71 @@ def test_the_toy_world_runs_by_the_queue_button(page, drawn_by, server):
     # By script, since a notice about a missing model of an earlier graph may lie over the button.
     page.js("document.querySelector('[data-testid=\"queue-button\"]').click()")
     assert page.wait_for("return window.ended", 120) == "success"
+    time.sleep(1)  # the previews grow when their pictures are there
+    assert overlapping(page.drawn_boxes() if drawn_by else page.boxes()) == []
+
+
+def timelines(page: Page) -> list[str]:
+    """What a screen reader says of each timeline, after the page has drawn."""
+    page.js("app.canvas.setDirty(true, true); await new Promise(r => setTimeout(r, 500))")
+    return page.js(
+        "return [...document.querySelectorAll('.squeeze-gate-timeline')].filter(e => e.checkVisibility())"
+        ".map(e => e.getAttribute('aria-label'))"
+    )
+
+
+def put_a_gate(page: Page) -> None:
+    """Alone on an empty page, at the paper's taus: the page may remember those of a node of the same number."""
+    page.js("app.graph.clear(); app.canvas.ds.scale = 1")
+    page.js("app.graph.add(LiteGraph.createNode('SqueezeTimestepGate'))")
+    for name, value in (("tau_1", 0.95), ("tau_2", 0.85), ("late", "keep")):
+        turn(page, name, value)
+
+
+def turn(page: Page, number: str, value: float) -> None:
+    """Set a number of the first node that shows it, as a person does."""
+    page.js(
+        "const w = app.graph._nodes.flatMap(n => n.widgets ?? []).find(w => w.name === args[0]);"
+        "w.value = args[1]; w.callback?.(args[1])",
+        number,
+        value,
+    )
+
+
+def test_the_gate_draws_its_stages_while_the_taus_are_turned(page, drawn_by):
+    put_a_gate(page)
+    assert timelines(page) == ["early 5% · middle 10% · late 85% (as middle) of sigma 1 to 0"]
+    turn(page, "tau_2", 0.5)
+    turn(page, "late", "drop")
+    assert timelines(page) == ["early 5% · middle 45% · late 50% of sigma 1 to 0"]
+    turn(page, "tau_2", 0.99)
+    assert timelines(page) == ["tau_1 must be at least tau_2"]
+    turn(page, "tau_2", 0.5)
+    page.js("app.graph.add(LiteGraph.createNode('SqueezeSigmas'))")
+    turn(page, "tau_1", 0.9)  # of the steps beside it
+    (said,) = timelines(page)
+    assert re.fullmatch(r"early \d+ · middle \d+ · late \d+ / \d+ steps", said), said
+
+
+def test_a_subgraph_that_shows_the_taus_has_the_timeline(page, drawn_by):
+    page.open(json.loads((CHECKOUT / "workflows" / "toy_world.json").read_text(encoding="utf-8")), "toy_world")
+    page.js("app.canvas.ds.scale = 1")
+    assert timelines(page) == ["early 11 · middle 6 · late 11 / 28 steps"]
+    turn(page, "tau_1", 0.7)
+    assert timelines(page) == ["early 15 · middle 2 · late 11 / 28 steps"]
+    turn(page, "steps", 14)
+    (said,) = timelines(page)
+    assert said.endswith("/ 14 steps")
+
+
+def test_the_timeline_is_neither_saved_nor_queued(page, drawn_by):
+    put_a_gate(page)
+    assert len(timelines(page)) == 1
+    saved = page.js("return app.graph.serialize().nodes[0].widgets_values")
+    shown = page.js("return app.graph._nodes[0].widgets.filter(w => w.name !== 'gate_timeline').map(w => w.value)")
+    assert saved == shown
+    ((_, inputs),) = page.prompt().values()
+    assert "gate_timeline" not in inputs
 
 
 def test_the_blueprint_opens_and_runs_as_its_four_nodes(page, drawn_by, server):

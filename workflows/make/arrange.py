@@ -59,7 +59,7 @@ def _several(w: Workflow, out: Outside) -> None:
     for number, title in enumerate(out.pictures[1:]):
         at = (across, 40 + high + GAP + number * (TOY + GAP))
         left.append(w.root.add("SqueezeToyWorld", (wide, TOY), [2 * number], at=at, title=title))
-    out.left, out.middle, out.right = across + wide, 380, 420
+    out.left, out.middle, out.right = across + wide, 380, 410
     outputs = [0] + [4] * toys
     finish(w, out, left, list(zip(left, outputs, out.sockets)))
 

@@ -88,6 +88,7 @@ The last: `hf download OPPOer/X2I qwen2.5-vl-7b_proj.pt`, then `squeeze convert 
 X2I's aligner was trained on texts alone, UNO beside T5: they were never trained together, and we have not run \
 them at full size.""",
             note=210,
+            machine=440,
             result=340,
             saved="squeeze_public",
         ),

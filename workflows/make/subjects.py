@@ -220,9 +220,9 @@ def around_canvas(w: Workflow, read: str, files: str) -> None:
     """Pictures, core's canvas for boxes, the machine, and the result, each a group."""
     root = w.root
     picture = root.add(
-        "LoadImage", (230, BOTTOM - TOY - 100), ["example.png", "image"], at=(0, 40), title="Picture 1"
+        "LoadImage", (220, BOTTOM - TOY - 100), ["example.png", "image"], at=(0, 40), title="Picture 1"
     )
-    toy = root.add("SqueezeToyWorld", (230, TOY), [0], at=(0, BOTTOM - TOY), title="Picture 2: a toy")
+    toy = root.add("SqueezeToyWorld", (220, TOY), [0], at=(0, BOTTOM - TOY), title="Picture 2: a toy")
     box = {
         "metadata": {"type": "obj", "text": "", "desc": "", "palette": []},
         "y": 256,
@@ -232,13 +232,13 @@ def around_canvas(w: Workflow, read: str, files: str) -> None:
     drawn = [{"x": 48, **box}, {"x": 528, **box}]
     values = [1024, 1024, drawn, []]
     canvas = root.add(
-        "CreateBoundingBoxes", (290, BOTTOM - 40), values, at=(290, 40), title="A box for each subject"
+        "CreateBoundingBoxes", (290, BOTTOM - 40), values, at=(280, 40), title="A box for each subject"
     )
-    machine = w.machine((640, 40), (370, 400))
-    save = root.add("SaveImage", (370, 405), [w.name], at=(1070, 40), title="Result")
-    root.add("MarkdownNote", (370, BOTTOM - 505), [read], at=(640, 505), title="Read me", **DARK)
+    machine = w.machine((630, 40), (370, 440))
+    save = root.add("SaveImage", (360, 405), [w.name], at=(1060, 40), title="Result")
+    root.add("MarkdownNote", (370, BOTTOM - 545), [read], at=(630, 545), title="Read me", **DARK)
     note = "Files and what they know"
-    root.add("MarkdownNote", (370, BOTTOM - 505), [files], at=(1070, 505), title=note, **DARK)
+    root.add("MarkdownNote", (360, BOTTOM - 505), [files], at=(1060, 505), title=note, **DARK)
     root.link(picture, machine, "picture_1")
     root.link(toy, machine, "picture_2", 4)
     root.link(canvas, machine, "boxes", 1)
