@@ -9,7 +9,7 @@ from comfy_server import PACK_FOLDER
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted((CHECKOUT / "nodes" / "web" / "docs").glob("*.md"))
-LANGUAGES = ("zh", "ja", "de", "fr")
+LANGUAGES = ("zh", "ja", "fr", "ko", "es")
 
 
 @pytest.fixture(scope="module")
