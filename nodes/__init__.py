@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..squeeze_core.errors import SqueezeError
 from . import folders
 from .conditioning import LoadConditioning, SaveConditioning
 from .dla import Aggregate, LoadAdapter
@@ -26,6 +27,8 @@ class SqueezeExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         folders.register()
+        # ComfyUI puts a class and its module before the message, and leaves the module of built-in errors out.
+        SqueezeError.__module__ = "builtins"
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         folders.register()  # `on_load` exists since 0.14 only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import folder_paths
@@ -64,7 +65,7 @@ class LoadConditioning(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=list(_choices()) or [NO_FILE],
+                    options=_choices() or [NO_FILE],
                     tooltip=f"*{conditioning_file.SUFFIX} in the input folder, or in the output "
                     "folder where marked.",
                 )
@@ -93,23 +94,35 @@ class LoadConditioning(io.ComfyNode):
         return io.NodeOutput(conditioning_file.load(_path(file)))
 
 
-def _choices() -> dict[str, Path]:
-    """What the page offers, newest last in each folder: name -> file."""
-    choices = {}
-    for folder, mark in (
-        (folder_paths.get_input_directory(), ""),
-        (folder_paths.get_output_directory(), IN_OUTPUT),
-    ):
-        for path in sorted(Path(folder).rglob(f"*{conditioning_file.SUFFIX}")):
-            choices[path.relative_to(folder).as_posix() + mark] = path
-    return choices
+# folder -> its saved conditionings, and when each folder in it last changed: ComfyUI asks for a node's schema
+# several times a run, and an output folder may hold a hundred thousand pictures.
+_found: dict[str, tuple[list[str], dict[str, float]]] = {}
+
+
+def _saved(folder: str) -> list[str]:
+    """Names below the folder, kept as ComfyUI keeps lists of models: looked through after a change only."""
+    names, changed = _found.get(folder, ([], {}))
+    if not changed or any(not os.path.isdir(each) or os.path.getmtime(each) != at for each, at in changed.items()):
+        every, changed = folder_paths.recursive_search(folder)
+        names = sorted(Path(name).as_posix() for name in every if name.endswith(conditioning_file.SUFFIX))
+        _found[folder] = names, changed
+    return names
+
+
+def _choices() -> list[str]:
+    """What the page offers."""
+    output = [name + IN_OUTPUT for name in _saved(folder_paths.get_output_directory())]
+    return _saved(folder_paths.get_input_directory()) + output
 
 
 def _path(file: str) -> Path:
-    choices = _choices()
-    if file not in choices:
+    name = file.removesuffix(IN_OUTPUT)
+    of = folder_paths.get_input_directory if name == file else folder_paths.get_output_directory
+    folder = os.path.abspath(of())
+    path = Path(os.path.abspath(os.path.join(folder, name)))  # a link may lead elsewhere, ".." may not
+    if not (name.endswith(conditioning_file.SUFFIX) and path.is_file() and path.is_relative_to(folder)):
         raise SqueezeError(
             f'There is no saved conditioning "{file}" in the input or the output folder. '
             "Save one first, then refresh the page."
         )
-    return choices[file]
+    return path

@@ -48,6 +48,11 @@ class TimestepGate(io.ComfyNode):
             description="Early steps hear the text side only (layout, meaning), middle steps both, late steps the "
             "reference pictures only (detail). Works with T5 and public UNO, USO or Kontext weights too.",
             search_aliases=[
+                "consistency",
+                "character",
+                "identity",
+                "Kontext",
+                "subject",
                 "timestep range",
                 "reference schedule",
                 "copy-paste fix",
@@ -78,7 +83,8 @@ class TimestepGate(io.ComfyNode):
                     max=MAX_TAU,
                     step=0.001,
                     round=0.0001,
-                    tooltip="The text side falls silent below this sigma. 0: never. At most tau_1.",
+                    tooltip="The text side is heard down to this sigma. 0: in all steps. Above 1: in none. "
+                    "At most tau_1.",
                 ),
                 io.Combo.Input(
                     "late",

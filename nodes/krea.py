@@ -67,12 +67,12 @@ class SelectLayers(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text_layers: str | None = None, image_layers: str | None = None) -> bool | str:
-        for name, text in (("text_layers", text_layers), ("image_layers", image_layers)):
+        for text in (text_layers, image_layers):
             try:
                 if text is not None:  # connected to another node: known only when it runs
                     LayerSelection.parse(text).indices(LAYERS)
             except ValueError as error:
-                return f"{name}: {error}"
+                return str(error)  # ComfyUI says it at both; the text that is wrong is quoted
         return True
 
     @classmethod

@@ -79,7 +79,16 @@ class Encode(io.ComfyNode):
             category=CATEGORY,
             description="The MLLM reads the prompt and the pictures together. Nothing after this "
             "node runs it again.",
-            search_aliases=["MLLM encode", "multimodal prompt", "subject prompt", "InternVL encode"],
+            search_aliases=[
+                "consistency",
+                "character",
+                "identity",
+                "Kontext",
+                "subject",
+                "MLLM encode",
+                "multimodal prompt",
+                "InternVL encode",
+            ],
             inputs=[
                 MLLM.Input("mllm", tooltip="From Load MLLM or Toy World."),
                 io.String.Input(

@@ -24,7 +24,7 @@ class PickBest(io.ComfyNode):
             category=CATEGORY,
             description="Keep the best of several pictures of one scene: each subject's part is cut out and "
             "compared with its reference, and the subject that is kept worst decides.",
-            search_aliases=["best of n", "rank", "select image", "multi subject", "identity"],
+            search_aliases=["best of n", "rank", "select image", "multi subject"],
             inputs=[
                 io.Image.Input("generated", tooltip="The pictures to choose from, as a batch."),
                 Plans.Input(

@@ -32,7 +32,7 @@ class Score(io.ComfyNode):
             category=CATEGORY,
             description="Measure each picture of a batch: likeness to the references (DINO-I, CLIP-I), fit to the "
             "prompt (CLIP-T), difference of pose. Says which picture is best.",
-            search_aliases=["DINO score", "CLIP score", "similarity", "identity", "best of n", "copy-paste"],
+            search_aliases=["DINO score", "CLIP score", "similarity", "best of n", "copy-paste"],
             inputs=[
                 io.Image.Input("generated", tooltip="The pictures to score, as a batch."),
                 pictures_input(

@@ -21,7 +21,7 @@ from .errors import SqueezeError
 Late = Literal["drop", "zero", "keep"]
 
 # Sigma 1.0 is the first step of every schedule, and equation 5 has t >= tau: with tau = 1 that step still
-# hears the MLLM. A threshold above 1 means "never".
+# hears the MLLM. Above 1: tau_1, references from the first step on; tau_2, no text in any step.
 MAX_TAU = 1.1
 
 
@@ -88,7 +88,7 @@ class Gate:
         for name, tau in (("tau_1", self.tau_1), ("tau_2", self.tau_2)):
             if not 0 <= tau <= MAX_TAU:  # also false for NaN
                 raise SqueezeError(
-                    f"{name} is {tau}; it must lie in 0 to {MAX_TAU} (1 is pure noise, above 1 means never)."
+                    f"{name} is {tau}; it must lie in 0 to {MAX_TAU} (1 is pure noise; no sigma is above)."
                 )
         if self.tau_1 < self.tau_2:
             raise SqueezeError(

@@ -26,7 +26,7 @@ EXAMPLE = "squeeze demo --reference picture.png --out demo"
 _PROMPT = "a photo of the large toy, in the middle, on a beach"
 _TOYS, _MOST, _LINE = (0, 1, 2), 4, 34  # the first as in workflows/toy_world.json
 _CFG = 2.5
-# (tau_1, tau_2) and what it shows; above 1 means never.
+# (tau_1, tau_2) and what it shows. tau_1 above 1: references from the first step on; tau_2 above 1: no text.
 _GATES = (
     ((0.83, 0.59), "the gate"),
     ((0.0, 0.0), "MLLM only"),

@@ -112,3 +112,21 @@ def test_a_workflow_of_the_page_runs_as_a_graph(server, picture_name):
     assert set(prompt) == {"1", "4", "5", "6"}
     del prompt["6"]
     assert len(server.run_graph(prompt)["5"]["images"]) == 2
+
+
+def test_an_error_of_a_run_is_the_sentence_without_a_path_of_modules(server):
+    graph = {
+        "toy": {"class_type": "SqueezeToyWorld", "inputs": {"subject": 0}},
+        "prompt": {"class_type": "SqueezeEncode", "inputs": {"mllm": ["toy", 2], "prompt": "a", "tiles": 1}},
+        "pooled": {
+            "class_type": "SqueezeAggregate",
+            "inputs": {"states": ["prompt", 0], "dla": ["toy", 3], "text_layers": "all", "image_layers": "900"},
+        },
+        "save": {
+            "class_type": "SqueezeSaveConditioning",
+            "inputs": {"conditioning": ["pooled", 0], "filename_prefix": "x"},
+        },
+    }
+    entry = server.wait(server.submit(graph))
+    (error,) = [data for kind, data in entry["status"]["messages"] if kind == "execution_error"]
+    assert error["exception_type"] == "SqueezeError"

@@ -284,6 +284,21 @@ def test_the_help_page_opens_from_the_node(page, drawn_by):
     page.wait_for("return document.body.innerText.includes('equation 5 of the paper')")
 
 
+@pytest.mark.parametrize(
+    "words, among", [("consistency", 3), ("identity", 3), ("character", 7), ("Kontext", 7), ("subject", 7)]
+)
+def test_a_users_own_word_finds_the_gate_and_the_encoder(page, words, among):
+    """By the search of the page itself, which puts nodes with the word in their very name before all others."""
+    found = page.js(
+        "const pinia = document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia;"
+        "const hits = pinia._s.get('nodeDef').nodeSearchService.searchNode(args[0], []);"
+        "return hits.slice(0, args[1]).map(hit => hit.name)",
+        words,
+        among,
+    )
+    assert {"SqueezeTimestepGate", "SqueezeEncode"} <= set(found), found
+
+
 def test_a_language_renames_nodes_and_sockets(page, server):
     page.set("Comfy.Locale", "fr")
     try:
