@@ -1,6 +1,8 @@
-"""Attention rules in diffusers' FLUX: its own processor's arithmetic, with attention computed by groups.
+"""diffusers' FLUX processor once more, its own arithmetic, for what it cannot do by itself.
 
-For the time of one call only: afterwards the transformer has the processors that it had before.
+`SamplewiseProcessor`: a batch whose samples stand at positions of their own (`batching.py`). `GroupedProcessor`:
+attention by groups, for the rules of references and layouts, for the time of one call only: afterwards the
+transformer has the processors that it had before.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
+from torch.nn.functional import scaled_dot_product_attention
 
 from ..attention.groups import Group, grouped_attention
 
@@ -29,11 +32,8 @@ def attending(transformer: FluxTransformer2DModel, parts: tuple[Group, ...]) -> 
         transformer.set_attn_processor(before)
 
 
-class GroupedProcessor:
-    """`FluxAttnProcessor` of diffusers, attention by groups."""
-
-    def __init__(self, parts: tuple[Group, ...]):
-        self.parts = parts
+class SamplewiseProcessor:
+    """`FluxAttnProcessor` of diffusers, whose rotary tables may be one a sample: [batch, tokens, width] each."""
 
     def __call__(
         self,
@@ -43,8 +43,6 @@ class GroupedProcessor:
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        from diffusers.models.embeddings import apply_rotary_emb
-
         q, k, v = (_heads(x, attn.head_dim) for x in _projected(attn, hidden_states, "to_qkv", "to_q to_k to_v"))
         q, k = attn.norm_q(q), attn.norm_k(k)
         words = 0
@@ -56,17 +54,37 @@ class GroupedProcessor:
             k = torch.cat([attn.norm_added_k(word_k), k], 1)
             v = torch.cat([word_v, v], 1)
         if image_rotary_emb is not None:
-            q, k = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=1) for x in (q, k))
+            q, k = (_turned(x, image_rotary_emb) for x in (q, k))
         q, k, v = (rearrange(x, "b l h d -> b h l d") for x in (q, k, v))
-        mask = attention_mask
-        if mask is not None and mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-        result = grouped_attention(q, k, v, self.parts, mask=mask)
+        result = self._attend(q, k, v, attention_mask)
         result = rearrange(result, "b h l d -> b l (h d)").to(q.dtype)
         if encoder_hidden_states is None:
             return result
         picture = attn.to_out[1](attn.to_out[0](result[:, words:].contiguous()))
         return picture, attn.to_add_out(result[:, :words].contiguous())
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class GroupedProcessor(SamplewiseProcessor):
+    """The same, attention by groups."""
+
+    def __init__(self, parts: tuple[Group, ...]):
+        self.parts = parts
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        if mask is not None and mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+        return grouped_attention(q, k, v, self.parts, mask=mask)
+
+
+def _turned(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotary positions of x, [batch, tokens, heads, width]. tables: cosine and sine, [(batch,) tokens, width]."""
+    cos, sin = (table.unsqueeze(-2) for table in tables)
+    real, imaginary = rearrange(x, "b l h (d two) -> two b l h d", two=2)
+    rotated = rearrange(torch.stack([-imaginary, real]), "two b l h d -> b l h (d two)")
+    return (x.float() * cos + rotated.float() * sin).to(x.dtype)
 
 
 def _projected(attn: Any, x: torch.Tensor, fused: str, apart: str) -> tuple[torch.Tensor, ...]:

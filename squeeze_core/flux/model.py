@@ -7,6 +7,7 @@ sigmas, in float32. With weights of 16 bits diffusers rounds time and guidance t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def velocity(
             timestep=sigma.to(here, torch.float32).expand(batch),
             img_ids=positions(sizes[0], sizes[1:], heard.placement).to(here),
             txt_ids=torch.zeros(heard.context.shape[1], 3, device=here),
-            guidance=_guidance(transformer, heard.guidance, batch, here),
+            guidance=guidance_of(transformer, [heard.guidance] * batch, here),
             joint_attention_kwargs=_masked(heard.present, tokens),
             return_dict=False,
         )[0]
@@ -73,12 +74,13 @@ def _masked(present: torch.Tensor | None, tokens: torch.Tensor) -> dict[str, tor
     return {"attention_mask": torch.cat([present, pictures], 1)[:, None, None].to(tokens.device)}
 
 
-def _guidance(
-    transformer: FluxTransformer2DModel, value: float, batch: int, device: torch.device
+def guidance_of(
+    transformer: FluxTransformer2DModel, values: Sequence[float], device: torch.device
 ) -> torch.Tensor | None:
+    """[samples] for a FLUX that takes guidance, None for one that does not."""
     if not transformer.config.guidance_embeds:
         return None
-    return torch.full((batch,), value, device=device, dtype=torch.float32)
+    return torch.tensor(values, device=device, dtype=torch.float32)
 
 
 def spec_of(transformer: FluxTransformer2DModel) -> DiTSpec:

@@ -22,6 +22,7 @@ from ..flux import clip as clip_text
 from ..flux import loading, lora
 from ..flux.clip import PooledText
 from ..flux.model import spec_of
+from ..flux.quantized import quantize
 from ..mllm.backbone import Backbone, MLLMIdentity, Prompt
 from ..mllm.prompt import check_prompt
 from .checkpoint import Checkpoints, read_tensors
@@ -58,6 +59,7 @@ def squeeze_task(
     if config.pooled == "clip_l":
         clip = clip_text.load(models.clip or _path(models.flux, "flux", places))
     transformer = loading.load_flux(_path(models.flux, "flux", places), models.dtype)
+    quantize(transformer, config.base)
     return new_task(config, transformer, vae, mllm, walk, fixed, clip)
 
 

@@ -7,16 +7,18 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.config import DataSource
 from ..dla import DLASettings, Tokenwise
 from ..errors import SqueezeError
 from ..flux.loading import Dtype
+from ..flux.quantized import Base
 from ..gate import Gate
 from ..references import MULTIPLE
+from .checkpointing import Checkpointing, parse
 from .settings import LoopSettings
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -106,9 +108,14 @@ class TrainConfig(LoopSettings):
     pooled: FLUX's pooled vector, "zeros" or "clip_l": CLIP-L's of the prompt; zeros where the context is dropped.
     guidance: FLUX's guidance input while training; inference_guidance: what the adapter tells inference.
     gate: what the adapter tells inference; training has none, all branches hear all times (section 3.5).
-    calls: how a micro-batch meets FLUX: "group" puts samples of equal sizes and text lengths together, "mask"
-        pads the text and hides the padding from attention, so that only pictures' sizes must be equal, "each"
-        takes one sample at a time, which FSDP2 needs. All are the same arithmetic but for rounding.
+    gradient_checkpointing: FLUX's blocks that are computed again in the backward pass: on (all), off (none), a
+        number of them, or auto: as few as the GPU's memory allows, by what the first step took.
+    calls: how a micro-batch meets FLUX. "few": texts, references and their sizes may all differ; at most two calls
+        for targets of one size. "mask" pads the text alone, so that pictures' sizes must be equal, "group" puts
+        together what is of equal sizes and lengths, "each" takes one sample at a time, which FSDP2 needs. All are
+        the same arithmetic but for rounding.
+    compile: torch.compile FLUX's blocks: then one call for targets of one size, in few lengths.
+    base: the frozen FLUX's linear layers as they are, in 8 bits ("int8") or in 4 ("nf4") by bitsandbytes.
     latent_cache: folder for VAE latents, about 130 kB a picture of 512 px; None keeps none.
     """
 
@@ -131,8 +138,10 @@ class TrainConfig(LoopSettings):
     crop: Literal["center", "random"] = "center"
     reference_long_side: int = Field(default=0, ge=0)
     latent_cache: str | None = None
-    gradient_checkpointing: bool = True
-    calls: Literal["group", "mask", "each"] = "group"
+    gradient_checkpointing: Annotated[Checkpointing, BeforeValidator(parse)] = True
+    calls: Literal["few", "mask", "group", "each"] = "few"
+    compile: bool = False
+    base: Base = "as_is"
     sampling: Sampling = Sampling()
 
     @model_validator(mode="after")
@@ -143,6 +152,12 @@ class TrainConfig(LoopSettings):
             raise ValueError(f'dla.variant is "convolution"; trained are {", ".join(get_args(Tokenwise))}.')
         if self.pooled == "clip_l" and self.models.clip is None and self.models.flux.endswith(".safetensors"):
             raise ValueError('flux is one file, so pooled "clip_l" needs models.clip.')
+        if isinstance(self.gradient_checkpointing, int) and self.gradient_checkpointing < 0:
+            raise ValueError("gradient_checkpointing is below 0. Say on, off, auto, or a number of blocks.")
+        if self.compile and self.calls != "few":
+            raise ValueError(f'compile needs calls "few", whose lengths are few, not "{self.calls}".')
+        if self.sharding == "fsdp2" and self.base != "as_is":
+            raise ValueError(f'base "{self.base}" cannot be spread by sharding "fsdp2". Take one of the two.')
         if self.sharding == "fsdp2" and self.calls != "each":
             raise ValueError('sharding "fsdp2" needs calls "each": every process must run FLUX equally often.')
         return self

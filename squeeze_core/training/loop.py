@@ -209,7 +209,7 @@ class Trainer:
         settings = self.settings
         for group in state.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(step)
-        sums: dict[str, float] = {}
+        sums: dict[str, torch.Tensor] = {}  # added up where they are: reading one would wait for the GPU
         for part in range(layout.accumulation):
             batch = next(batches)
             # For tasks that use dropout: nothing of ours draws from the global random numbers.
@@ -222,12 +222,14 @@ class Trainer:
                     loss, numbers = model(batch)
                 with _deterministic(settings.deterministic):
                     (loss / layout.accumulation).backward()
-            for name, value in {"loss": float(loss.detach()), **numbers}.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / layout.accumulation
+            for name, value in {"loss": loss.detach(), **numbers}.items():
+                value = torch.as_tensor(value, dtype=torch.float32) / layout.accumulation
+                sums[name] = sums[name] + value if name in sums else value
             if not last and self._shared(accelerator, {_STOP: float(stop.is_set())})[_STOP]:
                 state.optimizer.zero_grad(set_to_none=True)
                 return None
-        numbers = self._shared(accelerator, {**sums, _STOP: float(stop.is_set())})
+        read = {name: float(value) for name, value in sums.items()}
+        numbers = self._shared(accelerator, {**read, _STOP: float(stop.is_set())})
         norm = _number(nn.utils.clip_grad_norm_(list(state.parameters.values()), settings.clip))
         for what, value in (("loss", numbers["loss"]), ("norm of the gradient", norm)):
             if not torch.isfinite(torch.tensor(value)):
@@ -235,6 +237,7 @@ class Trainer:
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.update_average()
+        self.task.stepped()
         return {**numbers, "grad_norm": norm}
 
     def _shared(self, accelerator: Any, numbers: Mapping[str, float]) -> dict[str, float]:

@@ -78,11 +78,7 @@ class LoopSettings(BaseModel):
         """
         import torch
 
-        if hasattr(torch, "accelerator"):
-            found = torch.accelerator.is_available()
-        else:  # before torch 2.6
-            found = torch.cuda.is_available() or torch.backends.mps.is_available()
-        return self.device == "cpu" or not found
+        return self.device == "cpu" or not torch.accelerator.is_available()
 
     def learning_rate_at(self, step: int) -> float:
         """Of the step that makes step `step` + 1 out of step `step`."""

@@ -8,6 +8,7 @@ gate's stages and classifier-free guidance ask for at inference.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from ..data.buckets import fitted, nearest
 from ..data.examples import Example, Walk
 from ..dla import Aggregator
 from ..draws import Draws
+from ..flux import batching
+from ..flux.batching import few_calls
 from ..flux.clip import PooledText
 from ..flux.conditioning import Conditioning, null_context
 from ..flux.model import velocity
@@ -34,6 +37,8 @@ from ..mllm.backbone import Backbone, Prompt
 from ..mllm.states import LayerStates
 from ..references import ReferencePicture, fit, long_sides
 from ..sigmas import flux_mu, shifted
+from .checkpointing import Blocks, Memory
+from .compiling import MULTIPLE, compile_blocks, no_compiler
 from .config import TrainConfig, merged
 from .latents import LatentCache, Picture, weights_hash
 from .settings import LoopSettings
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
 
 UNO_TIMES = 1000
 # Of TrainConfig, besides the loop's: what may change when a run goes on,
-_MAY_CHANGE = {"init", "latent_cache", "gradient_checkpointing", "calls", "sampling"}
+_MAY_CHANGE = {"init", "latent_cache", "gradient_checkpointing", "calls", "compile", "sampling"}
 # and what the adapter's config, the data sets' names or the weights' hashes say.
 _SAID_OTHERWISE = {"models", "data", "dla", "lora", "pooled", "gate", "placement", "system_prompt", "tiles"}
 _SAID_OTHERWISE |= {"inference_guidance"}
@@ -101,8 +106,8 @@ class SqueezeTask(Task):
         # Both ends tell one FLUX from another; hashing all 24 GB would take minutes.
         ends = {"first": module.transformer.x_embedder.weight, "last": module.transformer.proj_out.weight}
         self._flux_hash = weights_hash(ends)
-        if config.gradient_checkpointing:
-            module.transformer.enable_gradient_checkpointing()
+        self.blocks = Blocks.of(module.transformer, config.gradient_checkpointing)
+        batching.prepare(module.transformer)
 
     def to(self, device: torch.device) -> None:
         super().to(device)
@@ -110,6 +115,15 @@ class SqueezeTask(Task):
         self.mllm.encoder.to(device)
         if self.clip is not None:
             self.clip.model.to(device)
+        self.blocks.memory = Memory.of(device)
+        if self.config.compile:
+            if why_not := no_compiler(device):
+                print(why_not, file=sys.stderr)
+            else:
+                compile_blocks(self.module.transformer)
+
+    def stepped(self) -> None:
+        self.blocks.settle()
 
     def shard_units(self) -> list[nn.Module]:
         transformer = self.module.transformer
@@ -120,17 +134,34 @@ class SqueezeTask(Task):
 
     def loss(self, batch: list[Sample]) -> tuple[torch.Tensor, dict[str, float]]:
         contexts = self._contexts([sample.prompt for sample in batch])
-        groups: dict[Any, list[int]] = {}
-        for number, (sample, context) in enumerate(zip(batch, contexts)):
-            sizes = [picture.pixels.shape for picture in (sample.target, *sample.references)]
-            alike = {"group": (context.shape, *sizes), "mask": tuple(sizes), "each": number}[self.config.calls]
-            groups.setdefault(alike, []).append(number)
+        groups = self._calls(batch, contexts)
         errors = [
             self._errors([batch[number] for number in group], [contexts[number] for number in group])
-            for group in groups.values()
+            for group in groups
         ]
         tokens = sum(context.shape[1] for context in contexts) / len(contexts)
         return torch.cat(errors).mean(), {"context_tokens": tokens, "flux_calls": float(len(groups))}
+
+    def _calls(self, batch: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> list[list[int]]:
+        """Which samples share a call of FLUX."""
+        groups: dict[Any, list[int]] = {}
+        for number, (sample, context) in enumerate(zip(batch, contexts)):
+            target, *references = (picture.pixels.shape for picture in (sample.target, *sample.references))
+            alike: Any = {
+                "few": target,
+                "mask": (target, *references),
+                "group": (context.shape, target, *references),
+                "each": number,
+            }[self.config.calls]
+            groups.setdefault(alike, []).append(number)
+        if self.config.calls != "few":
+            return list(groups.values())
+        most = 1 if self.config.compile else 2
+        return [
+            [group[place] for place in call]
+            for group in groups.values()
+            for call in few_calls([_tokens(batch[number], contexts[number]) for number in group], most)
+        ]
 
     def sample(self, step: int) -> dict[str, Image]:
         from ..gate import Gate
@@ -226,6 +257,16 @@ class SqueezeTask(Task):
         noise = torch.cat([sample.noise for sample in samples]).to(self.device)
         sigma = torch.tensor([sample.sigma for sample in samples], device=self.device, dtype=torch.float32)
         at = sigma[:, None, None, None]
+        mixed = (1 - at) * picture + at * noise
+        if self.config.calls == "few":
+            predicted = batching.velocities(
+                self.module.transformer,
+                mixed,
+                sigma,
+                self._each(samples, contexts),
+                multiple=MULTIPLE if self.config.compile else batching.ALIGN,
+            )
+            return (predicted - (noise - picture)).square().flatten(1).mean(1)
         context, present = _padded(contexts)
         heard = Conditioning(
             context=context,
@@ -238,8 +279,22 @@ class SqueezeTask(Task):
             placement=self.config.placement,
             present=present,
         )
-        predicted = velocity(self.module.transformer, (1 - at) * picture + at * noise, sigma, heard)
+        predicted = velocity(self.module.transformer, mixed, sigma, heard)
         return (predicted - (noise - picture)).square().flatten(1).mean(1)
+
+    def _each(self, samples: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> list[Conditioning]:
+        """What each sample is conditioned on, of batch 1."""
+        pooled = self._pooled([sample.prompt for sample in samples]).to(contexts[0])
+        return [
+            Conditioning(
+                context=context,
+                pooled=vector,
+                guidance=self.config.guidance,
+                references=tuple(self._scaled(picture) for picture in sample.references),
+                placement=self.config.placement,
+            )
+            for sample, context, vector in zip(samples, contexts, pooled.split(1))
+        ]
 
     def _pooled(self, prompts: Sequence[Prompt | None]) -> torch.Tensor:
         """[prompts, 768] for FLUX: zeros, or what CLIP-L gives of the prompts that are not dropped."""
@@ -281,6 +336,13 @@ class SqueezeTask(Task):
     def _states(self, prompts: Sequence[Prompt]) -> list[LayerStates]:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.mllm.encode_many(prompts, device=self.device)
+
+
+def _tokens(sample: Sample, context: torch.Tensor) -> int:
+    """Of the whole sequence that FLUX sees of a sample: context, picture, references. Pixels are [1, H, W, 3]."""
+    side = DOWNSCALE * PATCH
+    pictures = (picture.pixels.shape for picture in (sample.target, *sample.references))
+    return context.shape[1] + sum((shape[1] // side) * (shape[2] // side) for shape in pictures)
 
 
 def _padded(contexts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -55,6 +55,10 @@ class Task(ABC):
         """The identity in a checkpoint of an earlier version, in today's fields."""
         return dict(saved)
 
+    def stepped(self) -> None:
+        """After each update, with the optimizer's memory in place."""
+        return None
+
     def shard_units(self) -> list[nn.Module]:
         """Parts of `module` that FSDP2 gathers one at a time; each must run equally often in every process."""
         return []
