@@ -2,8 +2,10 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from squeeze_core.bench import training as benchmark
+from squeeze_core.cli import app
 from squeeze_core.training.attention import allowed
 
 CPU = torch.device("cpu")
@@ -24,14 +26,53 @@ def test_it_measures_and_writes_what_it_found(tmp_path):
         assert row["samples_per_second"] == pytest.approx(row["batch"] / row["seconds"], rel=0.01)
 
 
-def test_what_checkpointing_computes_again_is_not_counted():
-    task = benchmark.random_task("tiny", 2, "group", CPU)
-    batch = encoded(task, range(2))
-    with_checkpoints = benchmark._flops(task, batch)
-    task.module.transformer.disable_gradient_checkpointing()
-    task.config = task.config.model_copy(update={"gradient_checkpointing": False})
-    # The aggregator is computed again in both; it is small beside FLUX even here.
-    assert benchmark._flops(task, batch) == pytest.approx(with_checkpoints, rel=0.1)
+@pytest.mark.parametrize("setting", [True, 1])
+def test_what_checkpointing_computes_again_is_not_counted(setting):
+    plain = benchmark.random_task("tiny", 2, "few", CPU, gradient_checkpointing=False)
+    again = benchmark.random_task("tiny", 2, "few", CPU, gradient_checkpointing=setting)
+    batch = encoded(plain, range(2))
+    assert benchmark._flops(again, batch) == benchmark._flops(plain, batch)
+
+
+def test_padding_is_not_counted():
+    each, few = (benchmark.random_task("tiny", 2, calls, CPU) for calls in ("each", "few"))
+    batch = encoded(each, range(4))
+    assert benchmark._flops(few, batch) == benchmark._flops(each, batch)
+
+
+def test_the_parts_of_a_step_are_most_of_it_and_do_not_overlap():
+    task = benchmark.random_task("tiny", 2, "few", CPU)
+    row = benchmark.measure(task, 2, 1, CPU)
+    assert set(row["parts"]) == {"mllm", "dla", "flux forward", "backward", "optimizer"}
+    assert sum(part["seconds"] for part in row["parts"].values()) <= row["seconds"] + 0.001
+    assert all(part["seconds"] >= 0 for part in row["parts"].values())
+
+
+def test_a_row_that_fails_says_how_and_the_next_goes_on(tmp_path, monkeypatch):
+    measure = benchmark.measure
+
+    def failing(task, *rest):
+        if task.config.calls == "mask":
+            raise RuntimeError("an illegal memory access")
+        return measure(task, *rest)
+
+    monkeypatch.setattr(benchmark, "measure", failing)
+    variants = [benchmark.Variant(1, calls) for calls in ("mask", "few")]
+    out = tmp_path / "rows.json"
+    first, second = benchmark.rows(variants, "tiny", 2, CPU, repeats=1, out=out, said=lambda row: None)
+    assert first["failed"] == "RuntimeError: an illegal memory access" and second["seconds"] > 0
+    assert json.loads(out.read_text()) == [first, second]
+
+
+def test_the_series_is_one_command_and_takes_the_trainings_own_settings(tmp_path):
+    out = tmp_path / "steps.json"
+    command = ["bench", "train", "--size", "tiny", "--batch", "1", "--series", "--repeats", "1", "--json", str(out)]
+    result = CliRunner().invoke(app(), command)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(out.read_text())
+    assert len(rows) == len(benchmark.SERIES) and rows[3]["calls"] == "few"
+    assert all("seconds" in row or "failed" in row for row in rows)
+    assert all("failed" not in row for row in rows if not row["compile"] and row["base"] == "as_is")
 
 
 def test_reference_tokens_cost_what_they_weigh():
