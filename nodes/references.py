@@ -14,7 +14,7 @@ from ..squeeze_core.gate import MAX_TAU
 from ..squeeze_core.images import on_white
 from ..squeeze_core.windows import ALWAYS, check_window
 from .attention import region_of
-from .sockets import CATEGORY, ReferenceLatents, boxes_input
+from .sockets import CATEGORY, DLA, ReferenceLatents, boxes_input
 
 CHANNELS = {4: (16, 128), 5: (16,)}  # FLUX.1's and FLUX.2's; Qwen's and Wan's, by dimensions
 
@@ -130,6 +130,13 @@ class ReferenceTokens(io.ComfyNode):
                     tooltip="The same as boxes in pixels of the new picture, from Create Bounding Boxes on a "
                     "canvas of its size.",
                 ),
+                DLA.Input(
+                    "for_adapter",
+                    optional=True,
+                    advanced=True,
+                    tooltip="The dla of Load Squeeze Adapter. A long_side of 0 is then the size that the adapter "
+                    "was trained at.",
+                ),
             ],
             outputs=[
                 ReferenceLatents.Output(display_name="references", tooltip="For the Timestep Gate, or to chain."),
@@ -167,7 +174,10 @@ class ReferenceTokens(io.ComfyNode):
         end: float = ALWAYS[1],
         region=None,
         region_boxes=None,
+        for_adapter=None,
     ) -> io.NodeOutput:
+        if for_adapter is not None:
+            long_side = long_side or for_adapter.config.long_side
         how = (strength, start, end, region_of(region, region_boxes))
         own = [
             core.ReferencePicture(on_white(pixels), area, long_side, fit, *how)

@@ -52,6 +52,7 @@ class AdapterConfig(BaseModel):
     reading: form of the text, size of pictures, padding. system_prompt, tiles: see `Prompt`.
     pooled: the pooled vector that FLUX was trained with here: "zeros", that of CLIP-L, or the aligner's own.
     guidance: the value for FLUX's guidance embedding. lora_rank: 0 for no LoRA.
+    long_side: of references in training, in pixels; 0: 512 for a lone one, 320 each for several.
     trained_by: free text; empty means that the weights are untrained.
     """
 
@@ -71,6 +72,7 @@ class AdapterConfig(BaseModel):
     attention: Literal["joint", "cached"] = "joint"
     guidance: float = Field(default=2.5, ge=0)
     lora_rank: int = Field(default=0, ge=0)
+    long_side: int = Field(default=0, ge=0)
     trained_by: str = ""
 
     @model_validator(mode="after")

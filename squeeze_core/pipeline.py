@@ -490,7 +490,7 @@ def check(
         selection.indices(config.dla.layers)
     read = asked(config, prompt, images if mllm_images is None else mllm_images, settings)
     check_prompt(read)
-    return Request(read, reference_pictures(images, masks, settings), text, image)
+    return Request(read, reference_pictures(images, masks, settings, config.long_side), text, image)
 
 
 def asked(config: AdapterConfig, text: str, images: Sequence[Image.Image], settings: GenerationSettings) -> Prompt:
@@ -501,16 +501,22 @@ def asked(config: AdapterConfig, text: str, images: Sequence[Image.Image], setti
 
 
 def reference_pictures(
-    images: Sequence[Image.Image], masks: Sequence[Image.Image | None] | None, settings: GenerationSettings
+    images: Sequence[Image.Image],
+    masks: Sequence[Image.Image | None] | None,
+    settings: GenerationSettings,
+    trained: int = 0,
 ) -> list[ReferencePicture]:
-    """Pictures with their masks. Raises `SqueezeError` for a mask that does not fit, or too small a side."""
+    """Pictures with their masks. trained: the adapter's `long_side`, where the settings have none.
+
+    Raises `SqueezeError` for a mask that does not fit, or too small a side.
+    """
     check_masks(len(images), None if masks is None else len(masks))
     masks = [None] * len(images) if masks is None else masks
     return [
         ReferencePicture(
             to_tensor(image),
             None if mask is None else mask_to_tensor(mask),
-            settings.long_side,
+            settings.long_side or trained,
             settings.fit,
         )
         for image, mask in zip(images, masks)

@@ -6,6 +6,7 @@ The way of a picture: `ReferencePicture` (pixels and mask as given) -> `fit` (it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -27,6 +28,7 @@ MULTIPLE = 16  # pixels: the VAE takes 8 and FLUX's patches 2; anything else is 
 LONG_SIDE_ONE = 512  # UNO's sizes: one reference
 LONG_SIDE_SEVERAL = 320  # several references
 FLUX_CHANNELS = 16  # of FLUX.1's latents
+MOST_ENLARGED = 4  # times; beyond it a long side that was asked for is warned of
 NEUTRAL = 0.5  # mid grey: zero after the VAE's scaling of pixels to -1 .. 1
 
 
@@ -210,7 +212,14 @@ def encode(
     vae_encode: [1, H, W, 3] pixels, 0 to 1 -> raw latents as `Reference` takes them.
     """
     items = []
-    for picture, side in zip(pictures, long_sides(pictures)):
+    for number, (picture, side) in enumerate(zip(pictures, long_sides(pictures)), start=1):
+        own = max(picture.image.shape[:2])
+        if picture.long_side > MOST_ENLARGED * own:
+            logging.warning(
+                "Squeeze: reference %d of %d px is enlarged to a long side of %d px, which costs tokens and adds "
+                "nothing; %d would do.",
+                *(number, own, side, max(own, MULTIPLE)),
+            )
         pixels = fit(picture, side)
         how = (picture.strength, picture.start, picture.end, picture.region)
         items.append(Reference(vae_encode(pixels), *how, picture, pixels))

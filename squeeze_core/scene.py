@@ -88,7 +88,7 @@ def generate_scene(
         selection.indices(pipeline.config.dla.layers)
     pictured = [(number, one) for number, one in enumerate(subjects, start=1) if one.image is not None]
     images = [one.image for _, one in pictured if one.image is not None]
-    pictures = reference_pictures(images, [one.mask for _, one in pictured], settings)
+    pictures = reference_pictures(images, [one.mask for _, one in pictured], settings, pipeline.config.long_side)
 
     prompts = scene_prompts(pipeline, subjects, settings, scene)
     contexts, words = [], []

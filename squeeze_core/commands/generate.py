@@ -69,7 +69,7 @@ def generate(
     late: options.Late = "",
     guidance: options.Guidance = None,
     cfg: options.Cfg = 1.0,
-    long_side: Annotated[int, typer.Option(help="References' longer side; 0: 512, several 320.")] = 0,
+    long_side: Annotated[int, typer.Option(help="References' longer side; 0: as the adapter was trained.")] = 0,
     fit: Annotated[str, typer.Option(help="Sides to multiples of 16: resize or pad.")] = "resize",
     placement: Annotated[str, typer.Option(help="auto, uxo, offset or index.")] = "auto",
     text_layers: Annotated[str, typer.Option(help='MLLM layers kept, such as "0-9,20-28".')] = "all",
@@ -90,6 +90,9 @@ def generate(
     from ..references import check_masks
 
     check_output(out)
+    for path in (*reference, *mask):
+        if out.exists() and path.exists() and out.samefile(path):
+            raise SqueezeError(f'--out is "{out}", which is also given as a picture. Choose another name.')
     check_masks(len(reference), len(mask) or None)
     if plan is not None and prompt:
         raise SqueezeError("There is a plan and a prompt. The plan's captions are the words: leave --prompt away.")
@@ -126,7 +129,7 @@ def generate(
         gate=gate_of(trained.gate, tau_1, tau_2, late),
         guidance=guidance,
         true_cfg=cfg,
-        long_side=long_side or models.long_side,
+        long_side=long_side or trained.long_side,
         fit=fit,  # type: ignore[arg-type]
         placement=placement,  # type: ignore[arg-type]
         text_layers=text_layers,
@@ -143,7 +146,7 @@ def generate(
     if plan is None:
         check(trained, prompt, images, settings, masks)
     else:
-        reference_pictures(images, masks, settings)
+        reference_pictures(images, masks, settings, trained.long_side)
     pipeline = models.load(strength)
     chosen = None
     with progress_bar() as progress:

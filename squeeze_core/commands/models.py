@@ -67,11 +67,6 @@ class Models:
 
         return toyworld.SIDE if self.toy else SIDE
 
-    @property
-    def long_side(self) -> int:
-        """Of a reference in pixels; 0 leaves it to the number of references."""
-        return self.side if self.toy else 0
-
     def adapter_config(self) -> AdapterConfig:
         """Read before gigabytes are loaded, to check against. Raises `SqueezeError`."""
         from .. import adapter as adapter_file

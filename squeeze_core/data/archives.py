@@ -13,7 +13,7 @@ import sys
 import tarfile
 import threading
 from contextlib import nullcontext
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import SqueezeError
@@ -72,6 +72,13 @@ class Archive:
             pass  # no notes, or half of them
         print(f"squeeze: looking through {self.path}, once", file=sys.stderr)
         members = self._looked_through()
+        try:
+            self._note(members, notes, places)
+        except OSError as error:  # a cache that cannot be written: known for this run alone
+            print(f"squeeze: what lies in {self.path} is not noted for the next run ({error})", file=sys.stderr)
+        return members
+
+    def _note(self, members: dict[str, tuple[int, int]], notes: Path, places: Path) -> None:
         notes.parent.mkdir(parents=True, exist_ok=True)
         if self._packed:
             temporary = places.with_suffix(f".{os.getpid()}")
@@ -81,7 +88,6 @@ class Archive:
         temporary = notes.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(members), encoding="utf-8")
         temporary.replace(notes)
-        return members
 
     def _looked_through(self) -> dict[str, tuple[int, int]]:
         self._reader = self._unpacking() if self._packed else None  # stays open, to be read from

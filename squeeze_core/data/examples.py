@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_BROKEN_IN_A_ROW = 100
+BROKEN_SHARE, ALWAYS_BORNE = 0.01, 20  # of all examples, more of which are a reason to stop; of small sets
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Walk:
         random order, and each set is gone through in an order of its own, every example once a turn.
 
     An example that cannot be read is replaced by the next in the set's own order: a rule that depends on the
-    data alone. Each is reported once, on stderr and in `broken`.
+    data alone. Each is reported once, on stderr and in `broken`, with how many more are borne.
 
     check: raises `SqueezeError` for an example that cannot be used, which counts as broken too.
     """
@@ -103,6 +104,7 @@ class Walk:
         examples = self.sources[source]
         for attempt in range(min(MAX_BROKEN_IN_A_ROW, len(examples))):
             at = (number + attempt) % len(examples)
+            example = None
             try:
                 example = examples[at]
                 self._check(example)
@@ -110,7 +112,8 @@ class Walk:
             except SourceFailure:
                 raise
             except (BrokenExample, SqueezeError) as error:
-                self._report(f"{source}/{at}", str(error))
+                named = "" if example is None else f"{example.name}: "
+                self._report(f"{source}/{at}", f"{named}{error}")
         raise SqueezeError(
             f"{MAX_BROKEN_IN_A_ROW} examples in a row cannot be read, the last one because: "
             f"{list(self.broken.values())[-1]}. Is the folder of pictures the right one?"
@@ -119,4 +122,11 @@ class Walk:
     def _report(self, key: str, reason: str) -> None:
         if key not in self.broken:
             self.broken[key] = reason
-            print(f"squeeze: skipped a broken example ({len(self.broken)} so far): {reason}", file=sys.stderr)
+            borne = max(ALWAYS_BORNE, int(BROKEN_SHARE * sum(map(len, self.sources))))
+            said = f"{len(self.broken)} so far, more than {borne} end the run"
+            print(f"squeeze: skipped a broken example ({said}): {reason}", file=sys.stderr)
+            if len(self.broken) > borne:
+                raise SourceFailure(
+                    f"{len(self.broken)} examples cannot be used, more than {borne}, the last because: {reason}. "
+                    "The run stopped before it learns from what is left. Mend the data and go on with --resume."
+                )

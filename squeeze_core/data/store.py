@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import unicodedata
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -59,8 +60,26 @@ class Store:
         folder, _, last = name.rpartition("/")
         return self.names(folder).get(last) == "directory" or self._archive_of(name) is not None
 
+    def holds(self, name: str) -> bool:
+        """Whether something of that name, or an archive in its place, lies at the top."""
+        return name in self.names() or self._archive_of(name) is not None
+
     def read(self, name: str) -> bytes:
-        """The bytes of a file. Raises `OSError` when it is not there, `SourceFailure` when nothing answers."""
+        """The bytes of a file. Raises `OSError` when it is not there, `SourceFailure` when nothing answers.
+
+        Accents are written in one sign or in two: where the name as given is not there, the other way is tried.
+        """
+        forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+        missing: OSError | None = None
+        for form in forms:
+            try:
+                return self._read(form)
+            except FileNotFoundError as error:
+                missing = missing or error
+        assert missing is not None
+        raise missing
+
+    def _read(self, name: str) -> bytes:
         parents = [str(parent) for parent in PurePosixPath(name).parents if str(parent) != "."]
         for parent in reversed(parents):
             archive = self._archive_of(parent)

@@ -83,17 +83,6 @@ def collect(folder: Path, benchmark: Benchmark) -> tuple[list[Generated], list[P
     return sorted(kept.values(), key=lambda p: (order[p.sample.subject, p.sample.prompt], p.seed)), problems
 
 
-def manifest_entry(sample: Sample, seed: int) -> dict[str, Any]:
-    """What a manifest says of one picture; `squeeze eval generate` writes these beside the pictures."""
-    return {
-        "file": file_name(sample, seed).as_posix(),
-        "subject": sample.subject,
-        "prompt": sample.prompt,
-        "seed": seed,
-        "text": sample.text,
-    }
-
-
 def read_manifest(path: Path) -> list[dict[str, Any]]:
     """The entries of a manifest. Raises `SqueezeError` unless it is a JSON list of objects."""
     try:
@@ -151,6 +140,9 @@ def _entry(folder: Path, name: str, entry: dict[str, Any], benchmark: Benchmark)
         return Problem(name, "unnamed", f"has the seed {seed!r}, which is no whole number", scored=False)
     if isinstance(prompt, int) and _is_number(prompt):
         sample = benchmark.find(subject, prompt)
+        if sample is not None and isinstance(text, str) and text.split() != sample.text.split():
+            other = f'has the prompt {prompt}, which is "{sample.text}", and the text "{text}". Say which one it is'
+            return Problem(name, "unnamed", other, scored=False)
     elif isinstance(text, str):
         sample = benchmark.find_text(subject, text)
     else:

@@ -16,6 +16,7 @@ from .backbone import Prompt
 # Written into adapters: what they were trained to read. Change it whenever `chat_text` changes.
 PROMPT_TEMPLATE: Final = "chatml-pictures-first-v1"
 MAX_TILES = 12
+MOST_CHARACTERS = 20_000  # of a text: some 5,000 tokens, ten times the longest prompt that FLUX was trained on
 
 # Typed by a user, these would be read as pictures or as the end of the message.
 RESERVED = (
@@ -53,6 +54,10 @@ def check_prompt(prompt: Prompt) -> None:
     if not prompt.text.strip() and not prompt.images:
         raise SqueezeError("The prompt is empty: give a text, at least one picture, or both.")
     for name, text in (("prompt", prompt.text), ("system prompt", prompt.system_prompt)):
+        if len(text) > MOST_CHARACTERS:
+            raise SqueezeError(f"The {name} has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read.")
+        if any(0xD800 <= ord(sign) <= 0xDFFF for sign in text):
+            raise SqueezeError(f"The {name} holds half of a sign (a lone surrogate). Type or paste it again.")
         for token in RESERVED:
             if token in text:
                 raise SqueezeError(

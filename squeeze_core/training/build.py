@@ -132,6 +132,7 @@ def _adapter_config(
         placement=config.placement,
         guidance=config.inference_guidance,
         lora_rank=config.lora.rank,
+        long_side=config.reference_long_side,
     )
 
 

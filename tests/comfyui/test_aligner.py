@@ -78,7 +78,7 @@ def test_nodes_and_pipeline_give_the_same_latents(pack, toy, loaded, world, conv
     assert positive[0][1]["pooled_output"].abs().max() > 0 and positive[0][1]["guidance"] == 3.5
     references, _ = outputs(pack("nodes.references").ReferenceTokens, toy[1], tensor(picture()), 64, "auto")
     gate = pack("nodes.gate").TimestepGate
-    (gated,) = outputs(gate, positive, GATE.tau_1, GATE.tau_2, GATE.late, 3.5, references=references)
+    (gated, _) = outputs(gate, positive, GATE.tau_1, GATE.tau_2, GATE.late, 3.5, references=references)
     (sigmas,) = outputs(pack("nodes.sigmas").Sigmas, model, STEPS, "cosine", 1.0)
     empty = torch.zeros(1, 16, SIDE // 8, SIDE // 8)
     noise = comfy.sample.prepare_noise(empty, 3)

@@ -1,7 +1,10 @@
 """Reference pictures through the node and ComfyUI's VAE."""
 
+import io
+
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 
 
@@ -126,3 +129,27 @@ def test_the_vae_of_qwen_and_wan_gives_latents_of_five_dimensions(node, comfy, c
     (latent,) = references.latents
     height, width = shown.shape[1:3]
     assert latent.shape == (1, 16, 1, height // 8, width // 8) and latent.any()
+
+
+def test_a_long_side_of_0_is_the_adapters_own_where_it_is_given(server):
+    """The toy adapter was trained at 128 px; by itself a lone reference is 512."""
+    sizes = []
+    for more in ({}, {"for_adapter": ["toy", 3]}):
+        graph = {
+            "toy": {"class_type": "SqueezeToyWorld", "inputs": {"subject": 0}},
+            "tokens": {
+                "class_type": "SqueezeReferenceTokens",
+                "inputs": {
+                    "vae": ["toy", 1],
+                    "image": ["toy", 4],
+                    "long_side": 0,
+                    "placement": "auto",
+                    "fit": "resize",
+                    **more,
+                },
+            },
+            "seen": {"class_type": "PreviewImage", "inputs": {"images": ["tokens", 1]}},
+        }
+        (entry,) = server.run_graph(graph)["seen"]["images"]
+        sizes.append(Image.open(io.BytesIO(server.image(entry))).size)
+    assert sizes == [(512, 512), (128, 128)]

@@ -78,7 +78,7 @@ class Graph:
                 mask=None if mask is None else tensor(mask),
                 references=references,
             )
-        (gated,) = outputs(
+        (gated, _) = outputs(
             pack("nodes.gate").TimestepGate,
             positive,
             gate.tau_1,
@@ -200,7 +200,7 @@ def test_a_layout_of_subjects_gives_the_same_latents(pack, parts, pipeline, pict
             pack("nodes.layout").SubjectNode, positive, "", references=references, box=[[drawn]], subjects=chain
         )
     (joined,) = outputs(pack("nodes.layout").ApplyLayout, chain)
-    (gated,) = outputs(pack("nodes.gate").TimestepGate, joined, 0.95, 0.7, late, 2.5)
+    (gated, _) = outputs(pack("nodes.gate").TimestepGate, joined, 0.95, 0.7, late, 2.5)
     (sigmas,) = outputs(pack("nodes.sigmas").Sigmas, model, STEPS, settings.curve, 1.0)
     empty = torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8)
     theirs = comfy.sample.sample_custom(
@@ -246,7 +246,7 @@ def test_a_plan_gives_the_same_latents(pack, parts, pipeline, pictures):
     assert len(scene) == 1
     layout = pack("nodes.layout").ApplyLayout
     (joined,) = outputs(layout, subjects)
-    (gated,) = outputs(pack("nodes.gate").TimestepGate, joined, 0.95, 0.7, "drop", 2.5)
+    (gated, _) = outputs(pack("nodes.gate").TimestepGate, joined, 0.95, 0.7, "drop", 2.5)
     (sigmas,) = outputs(pack("nodes.sigmas").Sigmas, model, STEPS, settings.curve, 1.0)
     empty = torch.zeros(1, 16, HEIGHT // 8, WIDTH // 8)
     theirs = comfy.sample.sample_custom(

@@ -212,3 +212,12 @@ def test_any_references_stand_where_comfyuis_flux_puts_them(sizes, target, place
     latents = [(2 * rows, 2 * columns) for rows, columns in sizes]
     expected = comfyui_offsets(latents, (2 * target[0], 2 * target[1]), placement)
     assert offsets(sizes, target, placement) == expected
+
+
+def test_a_long_side_far_above_the_pictures_own_is_warned_of(caplog):
+    small = ReferencePicture(torch.rand(64, 64, 3), long_side=512)
+    encode([small], lambda pixels: torch.zeros(1, 16, pixels.shape[1] // 8, pixels.shape[2] // 8))
+    assert "64 px" in caplog.text and "512 px" in caplog.text
+    caplog.clear()
+    encode([ReferencePicture(torch.rand(64, 64, 3), long_side=128)], lambda p: torch.zeros(1, 16, 16, 16))
+    assert not caplog.text

@@ -70,7 +70,7 @@ def test_an_example_refused_by_the_check_is_replaced_too():
             raise SqueezeError("no good")
 
     walk = Walk([Numbers("a", 5)], [1], Draws(0), check)
-    assert "a2" not in names(walk, range(25)) and list(walk.broken.values()) == ["no good"]
+    assert "a2" not in names(walk, range(25)) and list(walk.broken.values()) == ["a2: no good"]
 
 
 def test_a_set_with_nothing_to_read_is_refused():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from squeeze_core.errors import SqueezeError
-from squeeze_core.evaluation.generated_files import collect, file_name, manifest_entry, parse
+from squeeze_core.evaluation.generated_files import collect, file_name, parse
 
 from . import models as tiny
 
@@ -97,8 +97,23 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, benchmark_data, text):
         collect(tmp_path, benchmark_data)
 
 
-def test_entries_of_our_own_manifest_are_read(tmp_path, benchmark_data):
+def test_an_entry_may_have_number_and_text_that_agree(tmp_path, benchmark_data):
     sample = benchmark_data.samples[3]
-    put(tmp_path, str(file_name(sample, 1)))
-    (tmp_path / "manifest.json").write_text(json.dumps({"pictures": [manifest_entry(sample, 1)]}))
+    put(tmp_path, "any.png")
+    entry = {"file": "any.png", "subject": sample.subject, "prompt": sample.prompt, "text": sample.text, "seed": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps({"pictures": [entry]}))
     assert found(tmp_path, benchmark_data)[0] == [(sample.subject, sample.prompt, 1)]
+
+
+def test_a_manifest_whose_number_and_text_disagree_is_a_problem_and_not_a_score(tmp_path, benchmark_data):
+    first, second = benchmark_data.samples[:2]
+    entries = [
+        {"file": f"{number}.png", "subject": one.subject, "prompt": one.prompt, "text": text}
+        for number, (one, text) in enumerate(((first, first.text), (second, "a text of another prompt")))
+    ]
+    for entry in entries:
+        put(tmp_path, entry["file"])
+    (tmp_path / "manifest.json").write_text(json.dumps(entries))
+    scored, problems = collect(tmp_path, benchmark_data)
+    assert [picture.path.name for picture in scored] == ["0.png"]
+    assert any("a text of another prompt" in problem.text and not problem.scored for problem in problems)

@@ -84,7 +84,7 @@ def generate(
         gate=gate_of(trained.gate, *_taus(benchmark, tau_1, tau_2), late),
         guidance=guidance,
         true_cfg=cfg,
-        long_side=models.long_side,
+        long_side=models.adapter_config().long_side,
     )
     made_with = {
         "label": label or out.resolve().name,

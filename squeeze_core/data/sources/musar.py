@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import SqueezeError
 from ..examples import Example
-from ..labels import digest, read_rows
+from ..labels import digest, place_of, read_rows
 from ..pictures import decoded
 from ..store import Store
 
@@ -29,7 +29,9 @@ class MUSAR:
         for row in read_rows(self.store, self._label_file(labels)):
             values = [row.get(name) for name in (*_REFERENCES, "tgt_img", "prompt")]
             if all(isinstance(value, str) and value.strip() for value in values):
-                self._rows.append(tuple(values))  # type: ignore[arg-type]
+                *pictures, prompt = (str(value) for value in values)
+                first, second, target = (place_of(self.store, name) for name in pictures)
+                self._rows.append((first, second, target, prompt))
             else:
                 self.incomplete += 1
         self._identity = digest("|".join(row) for row in self._rows)

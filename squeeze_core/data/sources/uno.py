@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import SqueezeError
 from ..examples import Example
-from ..labels import digest, read_rows
+from ..labels import digest, place_of, read_rows
 from ..pictures import decoded
 from ..store import Store
 
@@ -85,12 +85,17 @@ class UNO:
             value.strip() if isinstance(value, str) else ""
             for value in (row.get("img_path1"), row.get("img_path2"), prompt)
         )
+        reference, target = (self._picture(name) for name in (reference, target))
         if not (reference and target and prompt):
             self.incomplete += 1
         elif not all(self._is_there(self.images + name) for name in (reference, target)):
             self.not_there += 1
         else:
             self._pairs.append(_Pair(reference, target, prompt))
+
+    def _picture(self, name: str) -> str:
+        """Below the folder of pictures."""
+        return place_of(self.store, name).removeprefix(self.images) if name else ""
 
     def _is_there(self, picture: str) -> bool:
         """Whether the split of a picture is there; the picture itself is looked at when it is read."""
