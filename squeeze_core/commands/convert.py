@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import SqueezeError
+from . import add_command
 from .console import make_folder, say
 
 EXAMPLE = (
@@ -18,7 +19,7 @@ EXAMPLE = (
 
 def GROUP() -> typer.Typer:
     program = typer.Typer(no_args_is_help=True, help="Turn published weights into adapter files.")
-    program.command("x2i", epilog=f"Example: {EXAMPLE}")(x2i)
+    add_command(program, "x2i", x2i, f"Example: {EXAMPLE}")
 
     # With one command only, typer would make it the group itself.
     @program.callback()

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 EXAMPLE = "squeeze demo --reference picture.png --out demo"
 
 _PROMPT = "a photo of the large toy, in the middle, on a beach"
-_TOYS, _MOST, _LINE = (0, 1, 2), 4, 34  # the first as in workflows/toy_world.json
+_TOYS, _MOST, _LINE, _CELL = (0, 1, 2), 4, 42, 448  # the first as in workflows/toy_world.json
 _CFG = 2.5
 # (tau_1, tau_2) and what it shows. tau_1 above 1: references from the first step on; tau_2 above 1: no text.
 _GATES = (
-    ((0.83, 0.59), "the gate"),
-    ((0.0, 0.0), "MLLM only"),
-    ((1.1, 1.1), "VAE only"),
-    ((1.1, 0.0), "both in every step"),
-    ((0.95, 0.85), "the paper's taus"),
-    ((0.95, 0.70), "references sooner"),
+    ((0.95, 0.70), "The gate: prompt, then both, then picture"),
+    ((0.83, 0.59), "The gate, the picture joining later"),
+    ((1.1, 0.0), "No gate: both in every step"),
+    ((0.0, 0.0), "The MLLM's reading alone"),
+    ((0.95, 0.85), "The gate at the paper's thresholds"),
+    ((1.1, 1.1), "The picture's VAE tokens alone"),
 )
 
 
@@ -80,15 +80,16 @@ def demo(
                 counted = _counted(progress, len(rows) * len(_GATES) + len(row), len(asked) * len(_GATES))
                 result = pipeline.generate(text, pictures, replace(settings, gate=gate), progress=counted)
                 row.append((result, gate))
-                captions.append((_caption(name, result, gate, row[0][0]), result.images[0]))
+                captions.append((_caption(name, result, gate), result.images[0]))
             shown = [to_picture(pixels[0]) for pixels in row[0][0].references.encoded]
             rows.append(row)
-            said = "\n".join(textwrap.wrap(text, _LINE))
+            said = "\n".join(textwrap.wrap(f'"{text}"', _LINE))
             sheet.append([(said if i == 0 else "", picture) for i, picture in enumerate(shown)] + captions)
 
     first, gate = rows[0][0]
     stages = _gate_rows(gate, first)
-    drawn = contact_sheet(sheet, "Left what the prompt is given with, then the same under six gates", toy.notice)
+    title = "Left the picture and the prompt that were given; right the new pictures, by six gates"
+    drawn = contact_sheet(sheet, title, toy.notice, cell=_CELL)
     print(write_picture(drawn, out / "contact_sheet.png"))
     print(write_picture(plot_layers(first.weights), out / "layers.png"))
     print(write_picture(plot_gate(first.sigmas, stages, gate_warnings(first.sigmas, stages)), out / "gate.png"))
@@ -114,13 +115,12 @@ def _counted(progress: Progress, number: int, of: int) -> Progress:
     return report
 
 
-def _caption(name: str, result: GenerationResult, gate: Gate, first: GenerationResult) -> str:
+def _caption(name: str, result: GenerationResult, gate: Gate) -> str:
     from ..gate import Stage
 
     early, middle, late = (result.stages.count(stage) for stage in Stage)
-    away = float((result.latents - first.latents).norm() / first.latents.norm())
-    change = "" if result is first else f"\nlatents {away:.0%} away from the first"
-    return f"{name}, tau {gate.tau_1:g} and {gate.tau_2:g}\n{early} MLLM, {middle} both, {late} VAE steps{change}"
+    steps = f"steps: {early} MLLM, {middle} both, {late} picture"
+    return f"{name}\n{steps}\ntau_1 {gate.tau_1:g}, tau_2 {gate.tau_2:g}"
 
 
 def _gate_rows(gate: Gate, result: GenerationResult) -> list[GateRow]:

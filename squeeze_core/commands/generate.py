@@ -13,7 +13,7 @@ from ..errors import SqueezeError
 from ..picture_files import read_mask, read_picture, write_picture
 from . import options
 from .best_of import BestOf, out_plan, planned, write_best
-from .console import check_output, progress_bar
+from .console import check_output, progress_bar, say
 from .models import Models, gate_of
 
 if TYPE_CHECKING:
@@ -147,6 +147,11 @@ def generate(
         check(trained, prompt, images, settings, masks)
     else:
         reference_pictures(images, masks, settings, trained.long_side)
+    if models.toy:
+        from ..toyworld.hints import hints
+
+        for sentence in hints(prompt, images, (settings.height, settings.width)):
+            say(sentence)
     pipeline = models.load(strength)
     chosen = None
     with progress_bar() as progress:

@@ -85,11 +85,11 @@ def _bar(shown: bool) -> Iterator[Callable[[int, int, float], None] | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeElapsedColumn(), Remaining(), console=Console(stderr=True)) as bars:
-        bar = bars.add_task("train", total=None, loss=float("nan"))
+        bar = bars.add_task("train", total=None, loss="")
 
         def report(step: int, steps: int, loss: float) -> None:
-            bars.update(bar, completed=step, total=steps, loss=loss)
+            bars.update(bar, completed=step, total=steps, loss=f"loss {loss:.4f}")
 
         yield report

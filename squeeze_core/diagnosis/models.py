@@ -14,6 +14,7 @@ from .. import adapter
 from ..errors import SqueezeError
 from ..files import read_header
 from ..mllm import find_models
+from .files import FILES
 
 _SUFFIXES = (".safetensors", ".sft", ".gguf")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
@@ -47,7 +48,7 @@ WANTED = (
         "diffusion_models",
         r"flux(?!.*(kontext|fill|canny|depth|redux|klein))(?![ ._-]?2)",
         "generation",
-        "hf download black-forest-labs/FLUX.1-dev flux1-dev.safetensors --local-dir models/diffusion_models",
+        FILES["flux1-dev.safetensors"].get,
         _BFL,
     ),
     Wanted(
@@ -55,24 +56,23 @@ WANTED = (
         "diffusion_models",
         r"kontext",
         "the gate without an adapter",
-        "hf download black-forest-labs/FLUX.1-Kontext-dev flux1-kontext-dev.safetensors "
-        "--local-dir models/diffusion_models",
+        FILES["flux1-dev-kontext_fp8_scaled.safetensors"].get,
         _BFL,
     ),
     Wanted(
         "FLUX.1 VAE",
         "vae",
-        r"(^|/)ae$|flux.*vae|vae.*flux",
+        r"(^|/)ae$|flux(?!.?2).*vae|vae.*flux(?!.?2)",
         "references and pictures",
-        "hf download black-forest-labs/FLUX.1-dev ae.safetensors --local-dir models/vae",
+        FILES["ae.safetensors"].get,
         "check the model card",
     ),
     Wanted(
         "UNO LoRA",
         "loras",
-        r"(?<![a-z])uno(?![a-z])",
-        "the gate without an adapter",
-        "hf download bytedance-research/UNO --local-dir models/loras/UNO",
+        r"(?<![a-z])uno(?![a-z])|(^|/)dit_lora$",
+        "the gate without an adapter; beside X2I's aligner",
+        FILES["dit_lora.safetensors"].get,
         "code Apache-2.0; weights: the model card says CC BY-NC 4.0, check it; made for FLUX.1-dev",
     ),
     Wanted(
@@ -88,7 +88,7 @@ WANTED = (
         "text_encoders",
         r"t5.?xxl|t5.?v1.?1.?xxl",
         "the gate without an adapter",
-        "hf download comfyanonymous/flux_text_encoders t5xxl_fp16.safetensors --local-dir models/text_encoders",
+        FILES["t5xxl_fp8_e4m3fn_scaled.safetensors"].get,
         _NO_LICENCE,
     ),
     Wanted(
@@ -96,8 +96,42 @@ WANTED = (
         "text_encoders",
         r"clip.?l(?![a-z])|vit-l-14",
         "the gate without an adapter; pooled vector",
-        "hf download comfyanonymous/flux_text_encoders clip_l.safetensors --local-dir models/text_encoders",
+        FILES["clip_l.safetensors"].get,
         _NO_LICENCE,
+    ),
+    *(
+        Wanted(name, FILES[file].directory, pattern, f"workflow {workflow}", FILES[file].get, FILES[file].licence)
+        for name, file, pattern, workflow in (
+            (
+                "Qwen-Image-Edit",
+                "qwen_image_edit_2511_fp8mixed.safetensors",
+                r"qwen.?image.?edit",
+                "gate_with_qwen_image_edit",
+            ),
+            (
+                "Qwen2.5-VL for Qwen-Image-Edit",
+                "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+                r"qwen.?2.?5.?vl.?7b",
+                "gate_with_qwen_image_edit",
+            ),
+            (
+                "Qwen-Image VAE",
+                "qwen_image_vae.safetensors",
+                r"qwen.?image.?vae",
+                "gate_with_qwen_image_edit, gate_with_krea2",
+            ),
+            ("Krea 2", "krea2_turbo_fp8_scaled.safetensors", r"krea.?2(?!.*reference)", "gate_with_krea2"),
+            ("Krea 2 LoRA", "krea2_style_reference.safetensors", r"krea.?2.*reference", "gate_with_krea2"),
+            ("Qwen3-VL for Krea 2", "qwen3vl_4b_fp8_scaled.safetensors", r"qwen.?3.?vl.?4b", "gate_with_krea2"),
+            (
+                "FLUX.2 klein",
+                "flux-2-klein-4b-fp8.safetensors",
+                r"flux.?2.?klein",
+                "gate_with_flux2_klein",
+            ),
+            ("Qwen3 for klein", "qwen_3_4b.safetensors", r"qwen.?3.?4b", "gate_with_flux2_klein"),
+            ("FLUX.2 VAE", "flux2-vae.safetensors", r"flux.?2.*vae", "gate_with_flux2_klein"),
+        )
     ),
 )
 MLLM = Wanted(
@@ -105,7 +139,8 @@ MLLM = Wanted(
     "LLM",
     "",
     "reading text and pictures",
-    "hf download OpenGVLab/InternVL3-8B-hf --local-dir models/LLM/InternVL3-8B-hf",
+    "hf download Qwen/Qwen2.5-VL-7B-Instruct --local-dir models/LLM/Qwen2.5-VL-7B-Instruct for X2I's aligner; "
+    "hf download OpenGVLab/InternVL3-8B-hf --local-dir models/LLM/InternVL3-8B-hf for an adapter of your own",
     "MIT and the Qwen licence; check the model card of the size you take",
 )
 ADAPTER = Wanted(
@@ -113,8 +148,10 @@ ADAPTER = Wanted(
     "squeeze",
     "",
     "the paper's own path",
-    "none is published: train one and put its .safetensors file there; the toy world has a tiny one",
-    "that of whoever trained it",
+    "X2I's public aligner is one: hf download OPPOer/X2I qwen2.5-vl-7b_proj.pt, then squeeze convert x2i "
+    "qwen2.5-vl-7b_proj.pt --mllm models/LLM/Qwen2.5-VL-7B-Instruct models/squeeze/x2i_qwen2.5-vl-7b.safetensors; "
+    "or train your own",
+    "X2I's: see its card; your own: yours",
 )
 
 

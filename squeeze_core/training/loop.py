@@ -432,6 +432,12 @@ def _check_same(saved: Mapping[str, Any], given: Mapping[str, Any], checkpoint: 
     before, now = dict(_flat(saved)), dict(_flat(given))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
+            if name == "loop.steps":
+                raise SqueezeError(
+                    f'"{checkpoint}" is of a run of {before.get(name)} steps, whose learning rate comes down to '
+                    f"their end; it cannot become one of {now.get(name)}. Train on in another folder, with "
+                    f"init={checkpoint.parent.parent}."
+                )
             raise SqueezeError(
                 f'"{checkpoint}" was made with {name.partition(".")[2]} = {before.get(name)} and this run has '
                 f"{now.get(name)}. Use the same config, or start anew in another folder."

@@ -50,6 +50,7 @@ def names(folder, wanted: str) -> list[str]:
         ("unet/flux1-dev-Q8_0.gguf", "FLUX.1-dev"),
         ("diffusion_models/flux1-krea-dev.sft", "FLUX.1-dev"),
         ("diffusion_models/flux1-dev-kontext_fp8_scaled.safetensors", "FLUX.1-Kontext-dev"),
+        ("diffusion_models/flux.2-klein.safetensors", "FLUX.2 klein"),
         ("vae/ae.safetensors", "FLUX.1 VAE"),
         ("vae/flux_vae.safetensors", "FLUX.1 VAE"),
         ("loras/UNO/dit_lora.safetensors", "UNO LoRA"),
@@ -70,7 +71,6 @@ def test_each_model_is_found_where_comfyui_keeps_it_and_is_taken_for_no_other(co
     [
         "diffusion_models/flux1-fill-dev.safetensors",
         "diffusion_models/flux2-dev.safetensors",
-        "diffusion_models/flux.2-klein.safetensors",
         "diffusion_models/sdxl.safetensors",
         "diffusion_models/flux1-dev.txt",
         "vae/vae-ft-mse.safetensors",

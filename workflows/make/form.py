@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from files import FILES
 from kinds import KINDS
+
+from squeeze_core.diagnosis.files import FILES
 
 FOLDER = Path(__file__).parents[1]
 GAP = 60  # between nodes, so that no title touches

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from arrange import Outside, arrange
-from files import table
 from form import GREEN, Workflow
 from parts import Models, Sampling, W, flux_t5, one_clip, references, sample
+
+from squeeze_core.diagnosis.files import table
 
 TAUS = """1. Another *picture*: say in the prompt what its subject does.
 2. *tau_1* down: a freer layout, less likeness. 1.1 shows the picture from the first step, as without the gate.

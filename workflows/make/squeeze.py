@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from arrange import TOY, Outside, arrange, finish
-from files import table
 from form import DARK, GREEN, Workflow
 from parts import Models, Sampling, encoded, flux_mllm, references, sample
+
+from squeeze_core.diagnosis.files import table
 
 PROMPT = "The cartoon character of the picture sits on a park bench in autumn and reads a book"
 NO_WEIGHTS = (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from arrange import BOTTOM, TOY, Outside, arrange, finish
-from files import table
 from form import DARK, GREEN, PURPLE, PURPLE_FRAME, Workflow
 from gates import text
 from parts import Models, flux_mllm, flux_t5, references, sample
 from squeeze import NO_WEIGHTS, edges
+
+from squeeze_core.diagnosis.files import table
 
 PLAN_SIZE, EDIT_SIZE = (400, 400), (400, 300)
 

@@ -1,5 +1,10 @@
 """Writes the workflow files: python workflows/make/write.py. Then run the tests of workflows and of the page."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import gates
 import squeeze
 import subjects

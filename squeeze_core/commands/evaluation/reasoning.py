@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...errors import SqueezeError
+from .. import add_command
 from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
 
 EXAMPLE = "squeeze eval reasoning --run runs/mllm_only --beside runs/gated --data reasoning"
@@ -17,7 +18,7 @@ _BUILD_EXAMPLE = "squeeze eval reasoning build --composites my_pictures --data d
 def GROUP() -> typer.Typer:
     """Scoring without a further word, and `build`."""
     program = typer.Typer(invoke_without_command=True, rich_markup_mode=None, callback=reasoning)
-    program.command("build", epilog=f"Example: {_BUILD_EXAMPLE}")(build)
+    add_command(program, "build", build, f"Example: {_BUILD_EXAMPLE}")
     return program
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import SqueezeError
+from .. import add_command
 
 if TYPE_CHECKING:
     from ...evaluation.user_study.building import Case
@@ -24,10 +25,9 @@ def GROUP() -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    program.command("build", epilog=f"Example: {EXAMPLE}")(build)
-    program.command("analyse", epilog="Example: squeeze eval user-study analyse answers --key study.key.json")(
-        analyse
-    )
+    add_command(program, "build", build, f"Example: {EXAMPLE}")
+    example = "Example: squeeze eval user-study analyse answers --key study.key.json"
+    add_command(program, "analyse", analyse, example)
     return program
 
 

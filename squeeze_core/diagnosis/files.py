@@ -1,4 +1,7 @@
-"""The model files of the workflows: where each comes from, where it goes, and under what licence."""
+"""The model files of the workflows: where each comes from, where it goes, and under what licence.
+
+The one list: the workflows' links, README's table and `squeeze doctor` are made from it or tested against it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,20 @@ class File:
     where: str
     directory: str
     licence: str
+
+    @property
+    def repository(self) -> str:
+        return self.where.partition(":")[0]
+
+    @property
+    def get(self) -> str:
+        """The command that fetches it, run in ComfyUI's folder; empty for what has no address."""
+        return f"curl -L {self.url} -o models/{self.directory}/{self.name}" if self.where else ""
+
+    @property
+    def row(self) -> str:
+        """Of README's table."""
+        return f"| `{self.name}` | `{self.repository}` | `models/{self.directory}` | {self.licence} |"
 
     @property
     def url(self) -> str:
