@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io
 
-from ..squeeze_core.attention.regions import Box, Region, boxes
+from ..squeeze_core.attention.regions import PixelBox, Region, boxes
 from ..squeeze_core.attention.rules import MAX_SUBJECTS, AttentionRules, Layout
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.references import References
@@ -294,7 +294,7 @@ def _planned(subjects: tuple[Subject, ...], plan: ScenePlan) -> tuple[Subject, .
 
 
 def _placed(subjects: tuple[Subject, ...], given: object) -> tuple[Subject, ...]:
-    found: tuple[Box, ...] = boxes(given)
+    found: tuple[PixelBox, ...] = boxes(given)
     if len(found) != len(subjects):
         raise SqueezeError(
             f"There are {len(subjects)} subjects and {len(found)} boxes. Draw one box for each, in the subjects' "

@@ -15,7 +15,7 @@ FAINTEST = 1 / 512  # a grey below that is black: half a step of 8 bits
 
 
 @dataclass(frozen=True)
-class Box:
+class PixelBox:
     """Pixels of the picture: the left and upper edge, and the size."""
 
     x: float
@@ -32,7 +32,7 @@ class Region:
     half seen. Exactly one of the two is given. Raises `SqueezeError` for what can be no region.
     """
 
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[PixelBox, ...] = ()
     mask: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -104,14 +104,14 @@ def _overlap(start: float, length: float, cells: int) -> torch.Tensor:
     return (left + 1).clamp(max=start + length).sub(left.clamp(min=start)).clamp(0, 1)
 
 
-def boxes(given: object) -> tuple[Box, ...]:
+def boxes(given: object) -> tuple[PixelBox, ...]:
     """Boxes as ComfyUI has them, {x, y, width, height} in pixels: one, a list, or a list for each frame.
 
     Raises `SqueezeError` for anything else.
     """
     if isinstance(given, Mapping):
         try:
-            return (Box(*(float(given[name]) for name in ("x", "y", "width", "height"))),)
+            return (PixelBox(*(float(given[name]) for name in ("x", "y", "width", "height"))),)
         except (KeyError, TypeError, ValueError) as error:
             raise SqueezeError(
                 f"A box is {dict(given)!r:.80}; it must have the numbers x, y, width and height."

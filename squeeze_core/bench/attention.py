@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from ..attention.regions import Box, Region
+from ..attention.regions import PixelBox, Region
 from ..attention.rules import AttentionRules, ReferenceRule
 from ..flux.conditioning import Conditioning
 from ..flux.model import velocity
@@ -114,6 +114,6 @@ def _steps(
     }
 
 
-def _quarters(side: int) -> list[Box]:
+def _quarters(side: int) -> list[PixelBox]:
     half = side / 2
-    return [Box(x, y, half, half) for y in (0, half) for x in (0, half)]
+    return [PixelBox(x, y, half, half) for y in (0, half) for x in (0, half)]

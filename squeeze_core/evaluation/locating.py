@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..vision.batches import Progress, in_batches
-from ..vision.detector import Box, Detector, cut
+from ..vision.detector import Detection, Detector, cut
 from .cache import Cache
 from .embedding import Files
 
@@ -24,7 +24,7 @@ class Crop:
     """A square around a box of a file; box None is the whole picture. fill: see `detector.cut`."""
 
     path: Path
-    box: Box | None
+    box: Detection | None
     fill: float = 1.0
 
     def key(self, files: Files) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def detect(
     files: Files,
     cache: Cache,
     progress: Progress | None = None,
-) -> dict[tuple[Path, str], list[Box]]:
+) -> dict[tuple[Path, str], list[Detection]]:
     """The boxes of each (file, words), best first. Files that cannot be read are left out."""
     key = detector.spec.key
     readable = set(files.usable([path for path, _ in wanted]))
@@ -66,7 +66,7 @@ def detect(
     what = "detector looks for subjects"
     fresh = dict(zip(todo, in_batches(todo, work, what=what, first=1, progress=progress)))
     arrays = {case: fresh[case] if boxes is None else boxes for case, boxes in kept.items()}
-    return {case: [Box(*map(float, row)) for row in array] for case, array in arrays.items()}
+    return {case: [Detection(*map(float, row)) for row in array] for case, array in arrays.items()}
 
 
 def of_crops(

@@ -16,7 +16,7 @@ from ..errors import SqueezeError
 from ..evaluation.scoring import vectors
 from ..vision.backbones import Clip, Dino, cosines
 from ..vision.batches import Progress
-from ..vision.detector import Box, cut
+from ..vision.detector import Detection, cut
 from .checks import check
 from .plan import ScenePlan
 
@@ -177,7 +177,7 @@ def _cut(picture: Image, plan: ScenePlan, number: int) -> Image:
     """The box around a subject's cells, on a square."""
     box = plan.boxes[number]
     width, height = picture.size
-    return cut(picture, Box(box.left * width, box.top * height, box.right * width, box.bottom * height, 1.0))
+    return cut(picture, Detection(box.left * width, box.top * height, box.right * width, box.bottom * height, 1.0))
 
 
 def _best(scores: Sequence[SceneScore], rule: Rule) -> int:

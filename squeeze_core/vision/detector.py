@@ -22,7 +22,7 @@ _THRESHOLDS = {"grounding-dino": 0.25, "mm-grounding-dino": 0.25, "owlv2": 0.1, 
 
 
 @dataclass(frozen=True)
-class Box:
+class Detection:
     """Pixels, right and bottom outside; score 0 to 1."""
 
     left: float
@@ -47,7 +47,7 @@ class Detector:
         self.model, self.processor, self.spec, self.threshold = model, processor, spec, threshold
 
     @torch.inference_mode()
-    def detect(self, picture: Image, words: str) -> list[Box]:
+    def detect(self, picture: Image, words: str) -> list[Detection]:
         """Boxes of what the words name, best first, clipped to the picture; empty when there is none."""
         grounding = "grounding" in self.spec.model_type
         text = words.strip().lower().rstrip(".") + "." if grounding else [[f"a photo of {words.strip()}"]]
@@ -93,13 +93,13 @@ def load_detector(
     return Detector(model.to(device).eval(), processor, spec, limit)
 
 
-def large_enough(boxes: Sequence[Box], width: int) -> list[Box]:
+def large_enough(boxes: Sequence[Detection], width: int) -> list[Detection]:
     """XVerseBench's rule: at least (width / 20) squared in area, and a quarter of that length on each side."""
     least = width // 20
     return [box for box in boxes if box.width * box.height >= least**2 and min(box.width, box.height) >= least // 4]
 
 
-def cut(picture: Image, box: Box | None, fill: float = 1.0) -> Image:
+def cut(picture: Image, box: Detection | None, fill: float = 1.0) -> Image:
     """The box's content in the middle of a white square, whose side is the box's longer one divided by `fill`.
 
     None for the box means the whole picture.
@@ -116,7 +116,7 @@ def cut(picture: Image, box: Box | None, fill: float = 1.0) -> Image:
     return square
 
 
-def _clipped(values: Sequence[float], score: float, picture: Image) -> Box:
+def _clipped(values: Sequence[float], score: float, picture: Image) -> Detection:
     left, right = (min(max(value, 0.0), picture.width) for value in (values[0], values[2]))
     top, bottom = (min(max(value, 0.0), picture.height) for value in (values[1], values[3]))
-    return Box(left, top, right, bottom, score)
+    return Detection(left, top, right, bottom, score)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from squeeze_core.attention.regions import Box, Region, boxes, owners
+from squeeze_core.attention.regions import PixelBox, Region, boxes, owners
 from squeeze_core.attention.rules import AttentionRules, Layout, ReferenceRule
 from squeeze_core.errors import SqueezeError
 from squeeze_core.gate import Gate
@@ -16,13 +16,13 @@ from squeeze_core.windows import ALWAYS, part_of, parts
 
 
 def test_a_box_on_token_borders_is_exactly_those_tokens():
-    on = Region((Box(16, 32, 32, 16),)).on(4, 5, 16)
+    on = Region((PixelBox(16, 32, 32, 16),)).on(4, 5, 16)
     assert on.nonzero().tolist() == [[2, 1], [2, 2]] and set(on.unique().tolist()) == {0.0, 1.0}
 
 
 def test_a_token_half_inside_counts_and_a_tiny_region_keeps_one_token():
-    assert Region((Box(0, 0, 24, 16),)).on(1, 4, 16).tolist() == [[1, 1, 0, 0]]
-    assert Region((Box(37, 20, 3, 3),)).on(4, 4, 16).nonzero().tolist() == [[1, 2]]
+    assert Region((PixelBox(0, 0, 24, 16),)).on(1, 4, 16).tolist() == [[1, 1, 0, 0]]
+    assert Region((PixelBox(37, 20, 3, 3),)).on(4, 4, 16).nonzero().tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 53), (8, 8), (3, 1000)])
@@ -41,29 +41,29 @@ def test_a_grey_mask_stays_grey():
 
 def test_boxes_are_read_as_core_gives_them():
     one = {"x": 1, "y": 2, "width": 3, "height": 4, "metadata": {}}
-    assert boxes(one) == boxes([one]) == boxes([[one]]) == (Box(1, 2, 3, 4),)
+    assert boxes(one) == boxes([one]) == boxes([[one]]) == (PixelBox(1, 2, 3, 4),)
     assert len(boxes([[one, one], [one]])) == 3
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Region((Box(0, 0, 0, 5),)), "no area"),
-        (lambda: Region((Box(0, 0, math.nan, 5),)), "no area"),
-        (lambda: Region((Box(500, 0, 16, 16),)).on(4, 4, 16), "outside the picture of 64 x 64 px"),
+        (lambda: Region((PixelBox(0, 0, 0, 5),)), "no area"),
+        (lambda: Region((PixelBox(0, 0, math.nan, 5),)), "no area"),
+        (lambda: Region((PixelBox(500, 0, 16, 16),)).on(4, 4, 16), "outside the picture of 64 x 64 px"),
         (lambda: Region(mask=torch.zeros(4, 4)), "black everywhere"),
         (lambda: Region(mask=torch.full((4, 4), math.nan)), "no numbers"),
         (lambda: Region(mask=torch.ones(1, 4, 4)), r"\[height, width\]"),
         (lambda: Region(), "no box"),
-        (lambda: Region((Box(0, 0, 1, 1),), torch.ones(2, 2)), "boxes and a mask"),
+        (lambda: Region((PixelBox(0, 0, 1, 1),), torch.ones(2, 2)), "boxes and a mask"),
         (lambda: boxes("left"), "x, y, width and height"),
         (lambda: boxes({"x": 1}), "x, y, width and height"),
         (lambda: ReferenceRule(strength=-1), "strength"),
         (lambda: ReferenceRule(strength=math.nan), "strength"),
         (lambda: Layout((), ()), "no subject"),
-        (lambda: Layout(((1, 3),), ((2, Region((Box(0, 0, 9, 9),))),)), "no place"),
-        (lambda: Layout((), ((13, Region((Box(0, 0, 9, 9),))),)), "1 to 12"),
-        (lambda: Layout((), ((1, Region((Box(0, 0, 9, 9),))),), until=2), "until"),
+        (lambda: Layout(((1, 3),), ((2, Region((PixelBox(0, 0, 9, 9),))),)), "no place"),
+        (lambda: Layout((), ((13, Region((PixelBox(0, 0, 9, 9),))),)), "1 to 12"),
+        (lambda: Layout((), ((1, Region((PixelBox(0, 0, 9, 9),))),), until=2), "until"),
         (lambda: Reference(torch.zeros(1, 16, 4, 4), start=0.2, end=0.4), "never be heard"),
         (lambda: Reference(torch.zeros(1, 16, 4, 4), start=1.2), "sigma in 0"),
     ],
@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(make, message):
 
 
 def test_the_nearest_subject_wins_and_a_covered_one_is_refused():
-    left, all_of_it = Region((Box(0, 0, 32, 64),)), Region((Box(0, 0, 64, 64),))
+    left, all_of_it = Region((PixelBox(0, 0, 32, 64),)), Region((PixelBox(0, 0, 64, 64),))
     owner = owners(((1, all_of_it), (2, left)), 4, 4, 16)
     assert owner[0].tolist() == [2, 2, 1, 1]
     with pytest.raises(SqueezeError, match="subject 2 is covered"):
@@ -82,7 +82,7 @@ def test_the_nearest_subject_wins_and_a_covered_one_is_refused():
 
 
 def test_words_that_fell_silent_are_everybodys_and_repeated_ones_keep_their_owner():
-    place = ((1, Region((Box(0, 0, 32, 64),))),)
+    place = ((1, Region((PixelBox(0, 0, 32, 64),))),)
     rules = AttentionRules(words=((0, 2), (1, 3)), places=place)
     assert rules.visibility(5, (4, 4), (), 16).words.tolist() == [0, 0, 1, 1, 1]
     assert rules.visibility(10, (4, 4), (), 16).words.tolist() == [0, 0, 1, 1, 1] * 2

@@ -158,14 +158,14 @@ def test_a_strength_and_a_region_hold_within_a_layout(world, clean_memory):
 
 
 def test_both_hosts_give_the_same_latents(world, diffusers_flux, clean_memory):
-    from squeeze_core.attention.regions import Box, Region
+    from squeeze_core.attention.regions import PixelBox, Region
     from squeeze_core.attention.rules import AttentionRules, ReferenceRule
     from squeeze_core.flux.conditioning import Conditioning
     from squeeze_core.flux.model import velocity
     from squeeze_core.flux.sampling import euler
 
     places = tuple(
-        (number, Region((Box(*(box(*half)[name] for name in ("x", "y", "width", "height"))),)))
+        (number, Region((PixelBox(*(box(*half)[name] for name in ("x", "y", "width", "height"))),)))
         for number, half in enumerate(HALVES, start=1)
     )
     words = ((0, 3), (1, 4), (2, 6))

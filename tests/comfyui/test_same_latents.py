@@ -173,7 +173,7 @@ def test_a_layout_of_subjects_gives_the_same_latents(pack, parts, pipeline, pict
     import comfy.sample
     import comfy.samplers
 
-    from squeeze_core.attention.regions import Box, Region
+    from squeeze_core.attention.regions import PixelBox, Region
     from squeeze_core.scene import PlacedSubject, generate_scene
 
     model, vae, mllm, dla, _ = parts
@@ -184,7 +184,7 @@ def test_a_layout_of_subjects_gives_the_same_latents(pack, parts, pipeline, pict
         gate=Gate(0.95, 0.7, late),
     )  # fmt: skip
     subjects = [
-        PlacedSubject(caption, Region((Box(*box),)), picture)
+        PlacedSubject(caption, Region((PixelBox(*box),)), picture)
         for caption, box, picture in zip(captions, boxes, pictures)
     ]
     ours = generate_scene(pipeline, subjects, settings)

@@ -12,7 +12,7 @@ from squeeze_core.evaluation.benchmarks import multi_subject as stand_in
 from squeeze_core.evaluation.cache import Cache
 from squeeze_core.evaluation.generated_files import collect, file_name
 from squeeze_core.evaluation.measures import dreambench, ip_sim, multi_subject, pose
-from squeeze_core.vision.detector import Box, cut, large_enough
+from squeeze_core.vision.detector import Detection, cut, large_enough
 from squeeze_core.vision.orientation import Orientation
 
 from . import models as tiny
@@ -218,8 +218,13 @@ def test_ip_sim_is_the_best_of_the_top_three_and_zero_where_nothing_is_found(
     picture.paste(reference.resize((40, 36)), (0, 0))  # only the fourth box shows it
     (tmp_path / "both").mkdir()
     picture.save(tmp_path / file_name(sample, 0))
-    boxes = [Box(50, 10, 90, 40, 0.9), Box(1, 1, 2, 2, 0.85), Box(20, 30, 80, 70, 0.8), Box(60, 0, 99, 79, 0.7)]
-    boxes.append(Box(0, 0, 40, 36, 0.6))
+    boxes = [
+        Detection(50, 10, 90, 40, 0.9),
+        Detection(1, 1, 2, 2, 0.85),
+        Detection(20, 30, 80, 70, 0.8),
+        Detection(60, 0, 99, 79, 0.7),
+    ]
+    boxes.append(Detection(0, 0, 40, 36, 0.6))
     generated, _ = collect(tmp_path, benchmark)
     result = ip_sim.score(generated, benchmark, Finder(detector, {"dog": boxes}), dino, Cache())
     kept = large_enough(boxes, 100)[:3]

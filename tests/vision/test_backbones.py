@@ -12,7 +12,7 @@ from squeeze_core.evaluation.cache import Cache
 from squeeze_core.evaluation.embedding import Files, embed
 from squeeze_core.vision.backbones import load_clip, load_dino
 from squeeze_core.vision.batches import in_batches
-from squeeze_core.vision.detector import Box, cut, large_enough, load_detector
+from squeeze_core.vision.detector import Detection, cut, large_enough, load_detector
 from squeeze_core.vision.orientation import load_orientation, read_angles
 from squeeze_core.vision.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from squeeze_core.vision.registry import KNOWN, candidates, locate
@@ -238,16 +238,21 @@ def test_boxes_are_those_of_a_direct_call(tmp_path, kind):
 
 def test_a_crop_is_the_boxes_content_in_the_middle_of_a_square():
     picture = tiny.picture(2, 90, 70)
-    square = cut(picture, Box(10, 20, 50, 40, 1.0))
+    square = cut(picture, Detection(10, 20, 50, 40, 1.0))
     assert square.size == (40, 40)
     assert square.crop((0, 10, 40, 30)).tobytes() == picture.crop((10, 20, 50, 40)).tobytes()
     assert square.getpixel((0, 0)) == (255, 255, 255)
     assert cut(picture, None).size == (90, 90)
-    assert cut(picture, Box(10, 20, 50, 40, 1.0), 0.5).size == (80, 80)
+    assert cut(picture, Detection(10, 20, 50, 40, 1.0), 0.5).size == (80, 80)
 
 
 def test_small_boxes_do_not_count():
-    boxes = [Box(0, 0, 10, 10, 1), Box(0, 0, 9, 10, 1), Box(0, 0, 100, 2, 1), Box(0, 0, 100, 1, 1)]
+    boxes = [
+        Detection(0, 0, 10, 10, 1),
+        Detection(0, 0, 9, 10, 1),
+        Detection(0, 0, 100, 2, 1),
+        Detection(0, 0, 100, 1, 1),
+    ]
     assert large_enough(boxes, 200) == [boxes[0], boxes[2]]
 
 

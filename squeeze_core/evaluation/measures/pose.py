@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...vision.batches import Progress
-from ...vision.detector import Box, Detector
+from ...vision.detector import Detection, Detector
 from ...vision.orientation import OrientAnything, Orientation
 from ..cache import Cache
 from ..cases import Benchmark
@@ -131,7 +131,7 @@ def _row(
     return PictureScore.of(picture, compare(reference, made), [path], details=details)
 
 
-def _not_found(boxes: dict[tuple[Path, str], list[Box]], files: Files) -> list[Problem]:
+def _not_found(boxes: dict[tuple[Path, str], list[Detection]], files: Files) -> list[Problem]:
     return [
         Problem(files.names[path], "unscored", f'shows no "{words}" to the detector; read whole', scored=True)
         for (path, words), found in boxes.items()
