@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..squeeze_core.mllm.backbone import Prompt
-from . import folders, hosting
+from . import folders, hosting, paging
 from .images import pictures
 from .sockets import CATEGORY, DLA, MLLM, States, pictures_input
 
@@ -40,7 +40,7 @@ class LoadMLLM(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "device",
-                    options=list(hosting.DEVICES),
+                    options=list(paging.DEVICES),
                     default="default",
                     advanced=True,
                     tooltip="default: ComfyUI's device for text encoders. gpu: the GPU also under --lowvram and "

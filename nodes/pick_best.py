@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..squeeze_core.images import to_picture, to_tensor
 from ..squeeze_core.planning.best_of import RULES, check_choice, pick_best, sheet
-from . import folders, hosting
+from . import folders, paging
 from .images import pictures
 from .score import NONE, hosted, model_input, named
 from .sockets import CATEGORY, Plans, pictures_input
@@ -96,7 +96,7 @@ class PickBest(io.ComfyNode):
             rule=rule,  # type: ignore[arg-type]  # one of the options
             dino=hosted("dino", dino, load_dino),
             clip=hosted("clip", clip, load_clip),
-            progress=named(hosting.interruptible_progress()),
+            progress=named(paging.interruptible_progress()),
         )
         table = to_tensor(sheet(made, plan, found))[None]
         return io.NodeOutput(generated[found.best : found.best + 1], table, found.report(), found.best)

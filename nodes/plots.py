@@ -8,8 +8,9 @@ import torch
 from comfy_api.latest import io
 
 from ..squeeze_core.errors import SqueezeError
+from ..squeeze_core.gate_rows import GateRow, gate_warnings, side_warnings
 from ..squeeze_core.images import to_tensor
-from ..squeeze_core.plots import GateRow, gate_warnings, plot_gate, plot_layers, side_warnings
+from ..squeeze_core.plots import plot_gate, plot_layers
 from . import krea
 from .gate import PERCENT_OPTIONS
 from .late_text import IDS, IDS_AFTER, IDS_BEFORE, NULL

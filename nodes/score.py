@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..squeeze_core.evaluation.scoring import RANKINGS, BatchScores, score
 from ..squeeze_core.images import to_picture
 from ..squeeze_core.mllm.backbone import Progress
-from . import folders, hosting
+from . import folders, paging
 from .images import pictures
 from .sockets import CATEGORY, pictures_input
 
@@ -120,7 +120,7 @@ class Score(io.ComfyNode):
             prompt,
             **models,
             rank_by=rank_by,
-            progress=named(hosting.interruptible_progress()),
+            progress=named(paging.interruptible_progress()),
         )
         return io.NodeOutput(found.identity, found.text, found.pose, found.best, found.report())
 
@@ -139,7 +139,7 @@ def hosted(role: str, choice: str, load: Callable[[Path, str], Any]) -> Any:
     if choice == NONE:
         return None
     scorer = load(folders.evaluation_path(role, choice), "cpu")
-    hosting.host_scorer(scorer, _AT_ONCE * _BYTES_A_PICTURE)
+    paging.host_scorer(scorer, _AT_ONCE * _BYTES_A_PICTURE)
     return scorer
 
 

@@ -10,7 +10,6 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .dla import LayerWeights
 from .gate import Stage
+from .gate_rows import GateRow, active_rows, step_stages
 
 WIDTH = 1024
 _SCALE = 2
@@ -26,70 +26,6 @@ _LEFT, _RIGHT, _MARGIN = 118, 1000, 24
 _INK, _GREY, _GRID, _EMPTY, _PAPER = "#1a1a1a", "#5c5c5c", "#dcdcdc", "#f1f1f1", "#ffffff"
 _CONTEXT, _REFERENCES, _BOTH, _ALARM = "#0072b2", "#e69f00", "#009e73", "#b53a00"
 _STAGE_COLOUR = {Stage.EARLY: _CONTEXT, Stage.MIDDLE: _BOTH, Stage.LATE: _REFERENCES, None: "#8c8c8c"}
-
-
-@dataclass(frozen=True)
-class GateRow:
-    """One entry of a gated conditioning, as a sampler would use it.
-
-    low, high: the sigmas at which it is active, both ends included; infinities are fine.
-    context_tokens: length of its context, 0 for the empty prompt. mllm: whether that context says anything (False
-        for zeros).
-    references: how many reference pictures its tokens come from.
-    """
-
-    label: str
-    low: float
-    high: float
-    context_tokens: int
-    mllm: bool = True
-    references: int = 0
-
-    def active(self, sigma: float) -> bool:
-        return self.low <= sigma <= self.high
-
-    @property
-    def stage(self) -> Stage | None:
-        """What it lets through, as a stage; None for neither (the null context)."""
-        seen = (self.mllm, self.references > 0)
-        return Stage(seen) if any(seen) else None
-
-
-def step_stages(sigmas: torch.Tensor, entries: Sequence[GateRow]) -> list[Stage | None]:
-    """What each of the steps sees: one stage a step, the union of the entries active at its first sigma."""
-    stages = []
-    for active in _active(sigmas, entries):
-        seen = (any(row.mllm for row in active), any(row.references for row in active))
-        stages.append(Stage(seen) if any(seen) else None)
-    return stages
-
-
-def gate_warnings(sigmas: torch.Tensor, entries: Sequence[GateRow]) -> list[str]:
-    """Sentences about steps that do not see what the user may expect, for `plot_gate`."""
-    stages, active = step_stages(sigmas, entries), list(_active(sigmas, entries))
-    warnings = []
-    if any(row.mllm for row in entries) and not any(stage and stage.mllm for stage in stages):
-        warnings.append(
-            "No step hears the MLLM: the first sigma is below its range. Raise denoise, or lower tau_2."
-        )
-    if any(row.references for row in entries) and not any(stage and stage.vae for stage in stages):
-        warnings.append("No step sees the references: raise tau_1, or use more steps.")
-    if silent := [step for step, rows in enumerate(active, start=1) if not rows]:
-        warnings.append(f"No entry is active at {_steps(silent)}: the model predicts nothing there.")
-    if shared := [step for step, rows in enumerate(active, start=1) if len(rows) > 1]:
-        warnings.append(f"Several entries are active at {_steps(shared)}: their predictions are averaged.")
-    return warnings
-
-
-def side_warnings(sigmas: torch.Tensor, positive: Sequence[GateRow], negative: Sequence[GateRow]) -> list[str]:
-    """Sentences about steps at which the two sides of CFG see references apart, where both have some."""
-    sides = [
-        [any(row.references for row in rows) for rows in _active(sigmas, side)] for side in (positive, negative)
-    ]
-    apart = [step for step, (one, other) in enumerate(zip(*sides), start=1) if one != other]
-    if not all(map(any, sides)) or not apart:
-        return []
-    return [f"Only one side sees references at {_steps(apart)}: connect negative to the gate as well."]
 
 
 def plot_gate(
@@ -152,7 +88,7 @@ def plot_gate(
             canvas.text(_LEFT + (step - 0.5) * column, top + height + 14, str(step), 14, _GREY, "mm")
     canvas.text(_MARGIN, top + height + 14, "step", 15, _INK, "lm")
 
-    active = list(_active(sigmas, entries))
+    active = list(active_rows(sigmas, entries))
     _lane(canvas, lanes, context_name, _CONTEXT, [_context_cell(rows) for rows in active], column)
     _lane(canvas, lanes + 46, "references", _REFERENCES, [_reference_cell(rows) for rows in active], column)
     for number, row in enumerate(entries):
@@ -321,11 +257,6 @@ def _described(row: GateRow) -> str:
     return ", ".join(part for part in (row.label, where, context, _count(row.references, "reference")) if part)
 
 
-def _active(sigmas: torch.Tensor, entries: Sequence[GateRow]) -> Iterator[list[GateRow]]:
-    for sigma in sigmas[:-1]:
-        yield [row for row in entries if row.active(float(sigma))]
-
-
 def _runs(values: Sequence) -> Iterator[tuple]:
     """(value, first, end) of each run of equal values."""
     start = 0
@@ -333,14 +264,6 @@ def _runs(values: Sequence) -> Iterator[tuple]:
         length = len(list(run))
         yield value, start, start + length
         start += length
-
-
-def _steps(steps: Sequence[int]) -> str:
-    if len(steps) == 1:
-        return f"step {steps[0]}"
-    if len(steps) <= 4:
-        return f"steps {', '.join(map(str, steps[:-1]))} and {steps[-1]}"
-    return f"{len(steps)} steps ({steps[0]} to {steps[-1]})"
 
 
 def _count(number: int, thing: str) -> str:

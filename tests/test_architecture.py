@@ -22,7 +22,7 @@ ROOMS = (
         "picture_files",
         "contact_sheet",
     ),
-    ("layers", "lap", "aligner", "dla", "gate", "windows", "sigmas"),
+    ("layers", "lap", "aligner", "dla", "gate", "gate_rows", "windows", "sigmas"),
     ("attention",),
     ("references",),
     ("mllm",),

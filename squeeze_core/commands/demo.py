@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..gate import Gate
+    from ..gate_rows import GateRow
     from ..generation import GenerationResult
     from ..pipeline import Progress
-    from ..plots import GateRow
 
 EXAMPLE = "squeeze demo --reference picture.png --out demo"
 
@@ -57,9 +57,10 @@ def demo(
     from .. import toyworld
     from ..contact_sheet import contact_sheet
     from ..gate import Gate
+    from ..gate_rows import gate_warnings
     from ..images import to_picture
     from ..pipeline import SqueezePipeline
-    from ..plots import gate_warnings, plot_gate, plot_layers
+    from ..plots import plot_gate, plot_layers
     from ..toyworld.making.table import GENERATION
 
     toy = toyworld.load()
@@ -128,7 +129,7 @@ def _gate_rows(gate: Gate, result: GenerationResult) -> list[GateRow]:
     import torch
 
     from ..flux.conditioning import late_context
-    from ..plots import GateRow
+    from ..gate_rows import GateRow
 
     rows = []
     context = torch.ones(1, result.context_tokens, 1)

@@ -6,7 +6,6 @@ the subject, with all of its pictures (a cluster bootstrap).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -145,8 +144,3 @@ def _sign_flip(sums: np.ndarray, resamples: int, seed: int) -> float:
     patterns = np.random.default_rng(seed).choice((-1, 1), size=(resamples, n))
     extreme = int((np.abs(patterns @ sums) >= observed - tolerance).sum())
     return (extreme + 1) / (resamples + 1)  # the observed pattern is one of them
-
-
-def is_significant(comparison: Comparison) -> bool:
-    """Whether the interval leaves out 0."""
-    return not (comparison.low <= 0 <= comparison.high) and math.isfinite(comparison.difference)

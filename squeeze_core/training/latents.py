@@ -58,7 +58,7 @@ class LatentCache:
     def latents(self, picture: Picture, device: torch.device) -> torch.Tensor:
         """[1, channels, H/8, W/8], raw, float32, on the device; encoded and kept where they were not there."""
         if picture.latents is not None:
-            return picture.latents.to(device, torch.float32)
+            return picture.latents.to(device, non_blocking=True).float()
         with torch.autocast(device.type, enabled=False):
             encoded = encode_pixels(self.vae, picture.pixels, device).to(STORED)
         if self.folder is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,7 +130,8 @@ class SqueezeTask(Task):
         return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
 
     def batch(self, indices: Sequence[int]) -> list[Sample]:
-        return [self._sample(index) for index in indices]
+        samples = [self._sample(index) for index in indices]
+        return [_pinned(sample) for sample in samples] if self.device.type == "cuda" else samples
 
     def loss(self, batch: list[Sample]) -> tuple[torch.Tensor, dict[str, float]]:
         contexts = self._contexts([sample.prompt for sample in batch])
@@ -254,7 +255,7 @@ class SqueezeTask(Task):
     def _errors(self, samples: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> torch.Tensor:
         """[samples]: mean square of v - (noise - x) at x_t = (1 - t) x + t noise, samples of equal sizes."""
         picture = torch.cat([self._scaled(sample.target) for sample in samples])
-        noise = torch.cat([sample.noise for sample in samples]).to(self.device)
+        noise = torch.cat([sample.noise.to(self.device, non_blocking=True) for sample in samples])
         sigma = torch.tensor([sample.sigma for sample in samples], device=self.device, dtype=torch.float32)
         at = sigma[:, None, None, None]
         mixed = (1 - at) * picture + at * noise
@@ -336,6 +337,16 @@ class SqueezeTask(Task):
     def _states(self, prompts: Sequence[Prompt]) -> list[LayerStates]:
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self.mllm.encode_many(prompts, device=self.device)
+
+
+def _pinned(sample: Sample) -> Sample:
+    """In memory from which a GPU copies while it computes. Called in the threads that make batches."""
+
+    def ready(picture: Picture) -> Picture:
+        return picture if picture.latents is None else replace(picture, latents=picture.latents.pin_memory())
+
+    references = tuple(map(ready, sample.references))
+    return replace(sample, target=ready(sample.target), references=references, noise=sample.noise.pin_memory())
 
 
 def _tokens(sample: Sample, context: torch.Tensor) -> int:

@@ -40,11 +40,12 @@ def test_hosted_answers_of_a_schema_are_the_plain_ones(pack, hosting, folders, p
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_swapping_layers_changes_only_their_class(pack, hosting, folders, family):
+    paging = pack("nodes.paging")
     model = plain(pack, folders[family]).model
     before = {key: (value.dtype, value.data_ptr()) for key, value in model.state_dict().items()}
     classes = {name: type(module) for name, module in model.named_modules()}
-    hosting.swap_layers(model)
-    hosting.swap_layers(model)  # twice is once
+    paging.swap_layers(model)
+    paging.swap_layers(model)  # twice is once
     after = {key: (value.dtype, value.data_ptr()) for key, value in model.state_dict().items()}
     assert after == before
     for name, module in model.named_modules():
@@ -67,15 +68,16 @@ def test_fp8_weights_give_close_states(pack, hosting, folders, prompt):
     assert torch.float8_e4m3fn in dtypes
 
 
-def test_norms_keep_their_float32_order_and_dtype(hosting):
+def test_norms_keep_their_float32_order_and_dtype(pack):
     """A float32 norm weight makes a float32 result of a bfloat16 input: core's own RMSNorm would not."""
+    paging = pack("nodes.paging")
     from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
     norm = Qwen2RMSNorm(64)
     norm.weight.data = torch.rand(64)
     x = torch.randn(3, 64, dtype=torch.bfloat16)
     expected = norm(x)
-    swapped = hosting.swap_layers(torch.nn.Sequential(norm))
+    swapped = paging.swap_layers(torch.nn.Sequential(norm))
     assert torch.equal(swapped(x), expected) and swapped(x).dtype == expected.dtype
     assert "weight" not in vars(norm) and type(norm).__name__ == "Qwen2RMSNorm"
 

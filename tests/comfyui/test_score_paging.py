@@ -26,7 +26,7 @@ PICTURES = [tiny.picture(seed, 80, 80) for seed in range(3)]
 @pytest.fixture
 def machine(comfy, pack, clean_memory, monkeypatch):
     management = clean_memory
-    machine = Machine(management, pack("nodes.hosting"), monkeypatch)
+    machine = Machine(management, pack("nodes.paging"), monkeypatch)
     monkeypatch.setattr(management, "get_free_memory", machine.free)
     monkeypatch.setattr(management, "get_torch_device", lambda: DEVICE)
     monkeypatch.setattr(management, "get_all_torch_devices", lambda *a, **k: [DEVICE])
@@ -65,7 +65,7 @@ def test_scores_do_not_depend_on_where_the_weights_lie(machine, pack, tmp_path, 
     size = sum(p.nbytes for p in scorer.model.parameters())
     machine.memory = int(share * size) if share < 1 else 1 << 40
     with torch.no_grad(), pretend_gpu():
-        pack("nodes.hosting").host_scorer(scorer, 0)
+        pack("nodes.paging").host_scorer(scorer, 0)
         places = {p.device for p in scorer.model.parameters()}
         assert places == ({DEVICE} if share == 1 else {DEVICE, torch.device("cpu")})
         assert torch.allclose(values(scorer, role), expected, atol=1e-6)
@@ -74,7 +74,7 @@ def test_scores_do_not_depend_on_where_the_weights_lie(machine, pack, tmp_path, 
 def test_a_scorer_that_is_let_go_leaves_the_memory_manager(machine, pack, tmp_path):
     scorer = pack("squeeze_core.vision.backbones").load_dino(tiny.dino(tmp_path / "dino"))
     with torch.no_grad(), pretend_gpu():
-        pack("nodes.hosting").host_scorer(scorer, 0)
+        pack("nodes.paging").host_scorer(scorer, 0)
         assert any(patcher is scorer.patcher for patcher in machine.patchers)
         del scorer
         gc.collect()

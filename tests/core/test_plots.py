@@ -7,7 +7,8 @@ import torch
 
 from squeeze_core.dla import LayerWeights
 from squeeze_core.gate import Gate, Stage
-from squeeze_core.plots import WIDTH, GateRow, gate_warnings, plot_gate, plot_layers, step_stages
+from squeeze_core.gate_rows import GateRow, gate_warnings, step_stages
+from squeeze_core.plots import WIDTH, plot_gate, plot_layers
 from squeeze_core.sigmas import sigmas
 
 BLUE, ORANGE = (0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)

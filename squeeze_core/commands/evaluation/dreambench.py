@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import MODELS, Asked, ModelFolder, Models, asked
+
+if TYPE_CHECKING:
+    from ...evaluation.results import Result
 
 EXAMPLE = "squeeze eval dreambench --images my_pictures --data dreambooth"
 
 
+@asked
 def dreambench(
-    images: Images = None,
-    run: Run = None,
-    data: Data = None,
+    given: Asked,
     models: Models = MODELS,
     dino: ModelFolder = None,
     clip: ModelFolder = None,
-    out: Out = None,
-    against: Against = None,
-    label: Label = "",
-    cache: CacheFolder = None,
-    device: Device = "",
 ) -> None:
     """Identity and text scores on DreamBench (Table 1).
 
@@ -26,25 +27,23 @@ def dreambench(
     """
     from ...evaluation.measures.dreambench import score
 
-    identity_and_text(
-        "dreambench", score, images, run, data, models, dino, clip, out, against, label, cache, device
-    )
+    identity_and_text("dreambench", score, given, models, dino, clip)
 
 
 def identity_and_text(
-    name, score, images, run, data, models, dino, clip, out, against, label, cache, device
-) -> None:  # the same options as above
+    name: str, score: Callable[..., Result], given: Asked, models: Path, dino: Path | None, clip: Path | None
+) -> None:
     """What `dreambench`, `multi-subject` and `stress` share: everything but the benchmark and its measure."""
     from ...vision.backbones import load_clip, load_dino
     from ...vision.registry import locate
     from ..console import progress_bar
     from . import scoring
 
-    case = scoring.prepare(name, images, run, data, label, out)
-    other = scoring.earlier(against)
+    case = scoring.prepare(name, given)
+    other = scoring.earlier(given.against)
     folders = locate("dino", models, dino), locate("clip", models, clip)
-    place = scoring.device(device)
-    kept = scoring.cache(cache)
+    place = scoring.device(given.device)
+    kept = scoring.cache(given.cache)
     eyes, reader = load_dino(folders[0], place), load_clip(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, eyes, reader, kept, progress)

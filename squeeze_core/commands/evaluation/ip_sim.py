@@ -7,25 +7,19 @@ from typing import Annotated
 import typer
 
 from ...errors import SqueezeError
-from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+from .options import MODELS, Asked, ModelFolder, Models, asked
 
 EXAMPLE = "squeeze eval ip-sim xversebench --images my_pictures --data XVerse"
 SETS = ("xversebench", "lamicbench")
 
 
+@asked
 def ip_sim(
+    given: Asked,
     benchmark: Annotated[str, typer.Argument(help="xversebench or lamicbench.")],
-    images: Images = None,
-    run: Run = None,
-    data: Data = None,
     models: Models = MODELS,
     detector: ModelFolder = None,
     dino: ModelFolder = None,
-    out: Out = None,
-    against: Against = None,
-    label: Label = "",
-    cache: CacheFolder = None,
-    device: Device = "",
 ) -> None:
     """IP-Sim (Table E): the best of the top three detected crops against the reference.
 
@@ -40,10 +34,10 @@ def ip_sim(
 
     if benchmark not in SETS:
         raise SqueezeError(f'IP-Sim is measured on {" and ".join(SETS)}, not on "{benchmark}".')
-    case = scoring.prepare(benchmark, images, run, data, label, out)
-    other = scoring.earlier(against)
+    case = scoring.prepare(benchmark, given)
+    other = scoring.earlier(given.against)
     folders = locate("detector", models, detector), locate("dino", models, dino)
-    place, kept = scoring.device(device), scoring.cache(cache)
+    place, kept = scoring.device(given.device), scoring.cache(given.cache)
     finder, eyes = load_detector(folders[0], place), load_dino(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, finder, eyes, kept, progress)

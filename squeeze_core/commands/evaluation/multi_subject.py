@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from .dreambench import identity_and_text
-from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+from .options import MODELS, Asked, ModelFolder, Models, asked
 
 EXAMPLE = "squeeze eval multi-subject --run runs/several --data dreambooth"
 
 
+@asked
 def multi_subject(
-    images: Images = None,
-    run: Run = None,
-    data: Data = None,
+    given: Asked,
     models: Models = MODELS,
     dino: ModelFolder = None,
     clip: ModelFolder = None,
-    out: Out = None,
-    against: Against = None,
-    label: Label = "",
-    cache: CacheFolder = None,
-    device: Device = "",
 ) -> None:
     """DINO, CLIP-I and CLIP-T by number of subjects, on a stand-in for MSIC, which was not released.
 
@@ -27,6 +21,4 @@ def multi_subject(
     """
     from ...evaluation.measures.multi_subject import score
 
-    identity_and_text(
-        "multi-subject", score, images, run, data, models, dino, clip, out, against, label, cache, device
-    )
+    identity_and_text("multi-subject", score, given, models, dino, clip)

@@ -6,24 +6,18 @@ from typing import Annotated
 
 import typer
 
-from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+from .options import MODELS, Asked, ModelFolder, Models, asked
 
 EXAMPLE = "squeeze eval pose --images my_pictures --data dreambooth"
 
 
+@asked
 def pose(
-    images: Images = None,
-    run: Run = None,
-    data: Data = None,
+    given: Asked,
     models: Models = MODELS,
     detector: ModelFolder = None,
     orientation: ModelFolder = None,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Below it, a picture is left out.")] = 0.0,
-    out: Out = None,
-    against: Against = None,
-    label: Label = "",
-    cache: CacheFolder = None,
-    device: Device = "",
 ) -> None:
     """Azimuth and polar difference and the average "recall" rate on DreamBench (Table 2).
 
@@ -36,10 +30,10 @@ def pose(
     from ..console import progress_bar
     from . import scoring
 
-    case = scoring.prepare("dreambench", images, run, data, label, out)
-    other = scoring.earlier(against)
+    case = scoring.prepare("dreambench", given)
+    other = scoring.earlier(given.against)
     folders = locate("detector", models, detector), locate("orientation", models, orientation)
-    place, kept = scoring.device(device), scoring.cache(cache)
+    place, kept = scoring.device(given.device), scoring.cache(given.cache)
     finder, compass = load_detector(folders[0], place), load_orientation(folders[1], place)
     with progress_bar() as progress:
         result = score(case.generated, case.benchmark, finder, compass, kept, progress, min_confidence)

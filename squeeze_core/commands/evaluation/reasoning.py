@@ -9,7 +9,7 @@ import typer
 
 from ...errors import SqueezeError
 from .. import add_command
-from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+from .options import MODELS, Asked, ModelFolder, Models, asked
 
 EXAMPLE = "squeeze eval reasoning --run runs/mllm_only --beside runs/gated --data reasoning"
 _BUILD_EXAMPLE = "squeeze eval reasoning build --composites my_pictures --data dreambooth --out reasoning"
@@ -22,21 +22,15 @@ def GROUP() -> typer.Typer:
     return program
 
 
+@asked
 def reasoning(
+    given: Asked,
     context: typer.Context,
-    images: Images = None,
-    run: Run = None,
     beside: Annotated[
         Path | None, typer.Option(help="A second run, reported beside, such as the gated one.")
     ] = None,
-    data: Data = None,
     models: Models = MODELS,
     clip: ModelFolder = None,
-    out: Out = None,
-    against: Against = None,
-    label: Label = "",
-    cache: CacheFolder = None,
-    device: Device = "",
 ) -> None:
     """CLIP-T where the prompt means an accessory in the reference, not its main subject (Table 3).
 
@@ -51,21 +45,20 @@ def reasoning(
     from ..console import progress_bar, say
     from . import scoring
 
-    case = scoring.prepare("reasoning", images, run, data, label, out)
+    case = scoring.prepare("reasoning", given)
     second, second_label = None, ""
     if beside is not None:
-        second = scoring.prepare(
-            "reasoning", beside, None, data or _data_of(run), out=case.out / "beside", option="--beside"
-        )
+        data = given.data or _data_of(given.run)
+        second = scoring.prepare("reasoning", Asked(beside, None, data, case.out / "beside"), "--beside")
         second_label = GATED if _is_gated(beside) else second.label
-    other = scoring.earlier(against)
+    other = scoring.earlier(given.against)
     clip = locate("clip", models, clip)
-    kept, reader = scoring.cache(cache), load_clip(clip, scoring.device(device))
-    alone = run is None or _is_mllm_only(run)
+    kept, reader = scoring.cache(given.cache), load_clip(clip, scoring.device(given.device))
+    alone = given.run is None or _is_mllm_only(given.run)
     if not alone:
         say("This run is gated: the paper's Table 3 is of the MLLM alone (--tau-1 0 --tau-2 0).")
     # What other tools made is called by its folder: nothing says how it was generated.
-    first_label = label or (MLLM_ONLY if run is not None and alone else case.label)
+    first_label = given.label or (MLLM_ONLY if given.run is not None and alone else case.label)
     with progress_bar() as progress:
         first = score(case.generated, case.benchmark, reader, kept, progress, first_label)
         compared = None

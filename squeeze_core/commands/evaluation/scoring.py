@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...evaluation.generated_files import Generated
     from ...evaluation.pictures import Problem
     from ...evaluation.results import Result
+    from .options import Asked
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,7 @@ class Case:
     label: str
 
 
-def prepare(
-    name: str,
-    images: Path | None,
-    run: Path | None,
-    data: Path | None,
-    label: str = "",
-    out: Path | None = None,
-    option: str = "",
-) -> Case:
+def prepare(name: str, given: Asked, option: str = "") -> Case:
     """Pictures and cases of a benchmark (a key of `benchmarks.READERS`), and the report's folder.
 
     option: the one that gave the pictures, if neither --images nor --run.
@@ -49,13 +42,15 @@ def prepare(
     from ...evaluation.generated_files import collect
     from ...evaluation.runs import check_made_for
 
-    folder, data, label = resolve(images, run, data, label)
+    folder, data, label = resolve(given.images, given.run, given.data, given.label)
     if data is None:
         raise SqueezeError(f"Give --data, the folder of your copy of {name}'s data.")
     benchmark = benchmarks.read(name, data)
-    check_made_for(folder, benchmark, option or ("--images" if run is None else "--run"))
+    check_made_for(folder, benchmark, option or ("--images" if given.run is None else "--run"))
     generated, problems = collect(folder, benchmark)
-    return Case(folder, report_folder(out, folder), benchmark, generated, problems + benchmark.problems, label)
+    return Case(
+        folder, report_folder(given.out, folder), benchmark, generated, problems + benchmark.problems, label
+    )
 
 
 def report_folder(out: Path | None, folder: Path) -> Path:

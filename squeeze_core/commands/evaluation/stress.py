@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from .dreambench import identity_and_text
-from .options import MODELS, Against, CacheFolder, Data, Device, Images, Label, ModelFolder, Models, Out, Run
+from .options import MODELS, Asked, ModelFolder, Models, asked
 
 EXAMPLE = "squeeze eval stress --run runs/stress --data dreambooth"
 
 
+@asked
 def stress(
-    images: Images = None,
-    run: Run = None,
-    data: Data = None,
+    given: Asked,
     models: Models = MODELS,
     dino: ModelFolder = None,
     clip: ModelFolder = None,
-    out: Out = None,
-    against: Against = None,
-    label: Label = "",
-    cache: CacheFolder = None,
-    device: Device = "",
 ) -> None:
     """Several instances of the subject, and long attribute lists: DINO-I, CLIP-I, CLIP-T by kind.
 
@@ -27,4 +21,4 @@ def stress(
     """
     from ...evaluation.measures.dreambench import score
 
-    identity_and_text("stress", score, images, run, data, models, dino, clip, out, against, label, cache, device)
+    identity_and_text("stress", score, given, models, dino, clip)
