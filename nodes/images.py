@@ -23,10 +23,12 @@ def pictures(
     unknown: what the node was given beside its inputs; the server passes on a link to a socket that is not there.
     Raises `SqueezeError` if there is any.
     """
-    if unknown:
+    nested = [name for name, value in (images or {}).items() if not isinstance(value, torch.Tensor | None)]
+    if unknown or nested:
+        wrong = ", ".join(unknown or ("images that holds pictures itself",))
         raise SqueezeError(
-            f"There is no input {', '.join(unknown)}. Pictures go into images.picture_1 to "
-            f"images.picture_{MAX_PICTURES}; for more of them connect a batch."
+            f"There is no input {wrong}. Pictures go into images.picture_1 to images.picture_{MAX_PICTURES}; for "
+            "more of them connect a batch."
         )
     batches = [] if not images else [images[name] for name in sorted(images, key=_number)]
     return tuple(to_picture(image) for batch in batches if batch is not None for image in batch)

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..squeeze_core.mllm.backbone import Prompt
 from . import folders, hosting, paging
 from .images import pictures
-from .sockets import CATEGORY, DLA, MLLM, States, pictures_input
+from .sockets import CATEGORY, DLA, MLLM, REFUSES_UNKNOWN, States, pictures_input
 
 NO_MODEL = "(no MLLM found)"
 DTYPES = ["default", "bf16", "fp16", "fp8_e4m3fn"]
@@ -75,6 +75,7 @@ class Encode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SqueezeEncode",
+            **REFUSES_UNKNOWN,
             display_name="Encode Text and Pictures",
             category=CATEGORY,
             description="The MLLM reads the prompt and the pictures together. Nothing after this "
@@ -158,6 +159,7 @@ class WritePrompt(io.ComfyNode):
 
         return io.Schema(
             node_id="SqueezeWritePrompt",
+            **REFUSES_UNKNOWN,
             display_name="Write Prompt from Pictures",
             category=CATEGORY,
             description="The MLLM reads instruction and pictures together and writes a prompt that names what they "

@@ -10,7 +10,7 @@ from ..squeeze_core.planning.best_of import RULES, check_choice, pick_best, shee
 from . import folders, paging
 from .images import pictures
 from .score import NONE, hosted, model_input, named
-from .sockets import CATEGORY, Plans, pictures_input
+from .sockets import CATEGORY, REFUSES_UNKNOWN, Plans, pictures_input
 
 
 class PickBest(io.ComfyNode):
@@ -20,6 +20,7 @@ class PickBest(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SqueezePickBest",
+            **REFUSES_UNKNOWN,
             display_name="Pick Best",
             category=CATEGORY,
             description="Keep the best of several pictures of one scene: each subject's part is cut out and "

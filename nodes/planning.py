@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.images import to_tensor
 from .images import pictures
-from .sockets import CATEGORY, MLLM, Boxes, Plans, boxes_input, pictures_input
+from .sockets import CATEGORY, MLLM, REFUSES_UNKNOWN, Boxes, Plans, boxes_input, pictures_input
 
 if TYPE_CHECKING:
     from ..squeeze_core.planning.plan import ScenePlan
@@ -26,6 +26,7 @@ class PlanScene(io.ComfyNode):
 
         return io.Schema(
             node_id="SqueezePlanScene",
+            **REFUSES_UNKNOWN,
             display_name="Plan Scene",
             category=CATEGORY,
             description="Plan a picture of several subjects before it is drawn: who is who, what each one's own "

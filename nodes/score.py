@@ -14,7 +14,7 @@ from ..squeeze_core.images import to_picture
 from ..squeeze_core.mllm.backbone import Progress
 from . import folders, paging
 from .images import pictures
-from .sockets import CATEGORY, pictures_input
+from .sockets import CATEGORY, REFUSES_UNKNOWN, pictures_input
 
 NONE = "(none)"
 _BYTES_A_PICTURE = 64 * 2**20  # activations of a ViT-B or ViT-L, generously
@@ -28,6 +28,7 @@ class Score(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SqueezeScore",
+            **REFUSES_UNKNOWN,
             display_name="Score Pictures",
             category=CATEGORY,
             description="Measure each picture of a batch: likeness to the references (DINO-I, CLIP-I), fit to the "

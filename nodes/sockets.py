@@ -28,6 +28,11 @@ def pictures_input(tooltip: str) -> io.Autogrow.Input:
     return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
 
 
+# For nodes with growing inputs: the server then passes on what has no socket, and the node can refuse it by name.
+# Older servers have no such option, and leave out what is no link.
+REFUSES_UNKNOWN = {"accept_all_inputs": True} if "accept_all_inputs" in io.Schema.__dataclass_fields__ else {}
+
+
 def boxes_input(name: str, tooltip: str, *, advanced: bool = False) -> io.Input:
     """A socket for core's boxes. By itself the page makes a widget of it, which always holds a box of 512 px."""
     return Boxes.Input(

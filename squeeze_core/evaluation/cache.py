@@ -53,4 +53,4 @@ def default_folder() -> Path:
 
 
 def _name(key: tuple[str, ...]) -> str:
-    return hashlib.sha256("\0".join(key).encode()).hexdigest()
+    return hashlib.sha256("\0".join(key).encode(errors="surrogatepass")).hexdigest()

@@ -40,6 +40,11 @@ class Sample:
     subjects: tuple[Subject, ...]
     category: str = ""
 
+    def __post_init__(self) -> None:
+        # Half of a sign, of a text that was cut in the middle of an emoji: no tokenizer takes it.
+        whole = self.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        object.__setattr__(self, "text", whole)
+
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The references given to the generator: the first of each subject."""

@@ -214,3 +214,34 @@ def test_the_mllm_is_gone_after_free(server, cat):
     server.run_graph(toy_graph(cat, encode__prompt="something new"))
     assert server.loaded_models()
     assert server.free() == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": {"picture_1": ["toy", 4]}},
+        {"picture_1": ["toy", 4]},
+        {"images": ["toy", 4]},
+        {"images.image_1": ["toy", 4]},
+    ],
+    ids=["nested", "flat", "all at once", "another name"],
+)
+def test_pictures_under_a_name_that_is_none_are_refused_by_name(server, wrong):
+    """Through the API; the page cannot send them. The MLLM would see no picture, and say nothing."""
+    graph = {
+        "toy": {"class_type": "SqueezeToyWorld", "inputs": {"subject": 0}},
+        "states": {
+            "class_type": "SqueezeEncode",
+            "inputs": {"mllm": ["toy", 2], "prompt": "a toy", "tiles": 1, **wrong},
+        },
+        "pooled": {
+            "class_type": "SqueezeAggregate",
+            "inputs": {"states": ["states", 0], "dla": ["toy", 3], "text_layers": "all", "image_layers": "all"},
+        },
+        "saved": {
+            "class_type": "SqueezeSaveConditioning",
+            "inputs": {"conditioning": ["pooled", 0], "filename_prefix": "wrong"},
+        },
+    }
+    with pytest.raises(GraphError, match=r"images\.picture_1"):
+        server.run_graph(graph)

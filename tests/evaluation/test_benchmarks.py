@@ -129,3 +129,13 @@ def test_the_stress_set_has_both_kinds_for_every_subject(dataset):
     kinds = [s.category for s in benchmark.of("dog6")]
     assert kinds == ["instances"] * 5 + ["attributes"] * 5
     assert all("dog" in s.text and "{" not in s.text for s in benchmark.of("dog6"))
+
+
+def test_half_a_sign_in_a_prompt_is_replaced_and_cached_text_takes_any():
+    from squeeze_core.evaluation.cache import Cache
+    from squeeze_core.evaluation.cases import Sample
+
+    cut = json.loads('"a cat \\ud83d"')
+    assert Sample("cat", 0, cut, ()).text == "a cat \ufffd"
+    assert Sample("cat", 0, "a cat \U0001f600", ()).text == "a cat \U0001f600"
+    assert Cache(None).get("clip", cut) is None
