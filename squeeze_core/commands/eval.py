@@ -21,6 +21,7 @@ MEASURES = (
     "multi-subject",
     "stress",
     "user-study",
+    "plans",
     "toyworld",
     "compare",
 )
