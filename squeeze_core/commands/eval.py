@@ -19,6 +19,7 @@ MEASURES = (
     "dreambench-plus",
     "ip-sim",
     "multi-subject",
+    "regions",
     "stress",
     "user-study",
     "plans",

@@ -281,7 +281,7 @@ def test_taus_of_a_size_are_shifted_to_the_picture_s(worlds, pack):
 
 @pytest.mark.parametrize("late", LATE)
 def test_show_gate_draws_both_sides_of_every_model(world, pack, late):
-    plots, core = pack("nodes.plots"), pack("squeeze_core.plots")
+    plots, core = pack("nodes.plots"), pack("squeeze_core.gate_rows")
     sides, sigmas = world.gated(late), sigmas_of(world)
     gate, names = world.core.Gate(*world.taus), []
     for side in sides:
@@ -297,7 +297,7 @@ def test_show_gate_draws_both_sides_of_every_model(world, pack, late):
 
 
 def test_a_negative_that_sees_references_elsewhere_is_warned_of(worlds, pack):
-    world, plots, core = worlds("qwen"), pack("nodes.plots"), pack("squeeze_core.plots")
+    world, plots, core = worlds("qwen"), pack("nodes.plots"), pack("squeeze_core.gate_rows")
     sigmas = sigmas_of(world)
     gated, _ = world.gated("keep")
     rows, ungated = (

@@ -11,7 +11,7 @@ from squeeze_core.evaluation import benchmarks
 from squeeze_core.evaluation.benchmarks import multi_subject as stand_in
 from squeeze_core.evaluation.cache import Cache
 from squeeze_core.evaluation.generated_files import collect, file_name
-from squeeze_core.evaluation.measures import dreambench, ip_sim, multi_subject, pose
+from squeeze_core.evaluation.measures import dreambench, ip_sim, multi_subject, pose, regions
 from squeeze_core.vision.detector import Detection, cut, large_enough
 from squeeze_core.vision.orientation import Orientation
 
@@ -274,3 +274,69 @@ def test_the_stand_in_for_msic_says_so_and_has_1_to_12_subjects(tmp_path, dino, 
     assert result.pictures[-1].score("dino_i") == pytest.approx(pairs.mean(), abs=1e-5)
     plain_mean = np.mean([row.score("dino_i") for row in result.pictures])
     assert result.mean("dino_i") == pytest.approx(plain_mean, abs=1e-9)
+
+
+RED, DOG = Detection(0, 0, 40, 40, 0.9), Detection(60, 0, 100, 40, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "similar", "expected"),
+    [
+        ({"a": [RED], "b": [DOG]}, {"a": [(0.9, 0.1)], "b": [(0.1, 0.8)]}, {"a": "kept", "b": "kept"}),
+        ({"a": [RED], "b": [DOG]}, {"a": [(0.1, 0.9)], "b": [(0.8, 0.1)]}, {"a": "swapped", "b": "swapped"}),
+        ({"a": [RED], "b": [RED]}, {"a": [(0.9, 0.1)], "b": [(0.1, 0.8)]}, {"a": "fused", "b": "fused"}),
+        ({"a": [RED], "b": []}, {"a": [(0.9, 0.1)], "b": []}, {"a": "kept", "b": "missing"}),
+        (
+            {"a": [RED, DOG], "b": [RED, DOG]},
+            {k: [(0.9, 0.1), (0.1, 0.8)] for k in "ab"},
+            {"a": "kept", "b": "kept"},
+        ),
+        (
+            {"a": [RED], "b": [DOG]},
+            {"a": [(0.9, 0.1)], "b": [(0.9, 0.4)]},
+            {"a": "kept", "b": "swapped"},
+        ),  # a clone
+    ],
+    ids=["apart", "exchanged", "one thing for two", "one is not there", "one name for both", "two of one"],
+)
+def test_what_became_of_each_subject_is_known_by_hand(boxes, similar, expected):
+    likeness = {name: [dict(zip("ab", pair)) for pair in pairs] for name, pairs in similar.items()}
+    found = regions.outcomes(boxes, likeness)
+    assert {name: outcome for name, (outcome, _) in found.items()} == expected
+    assert all(like == 0 for name, (outcome, like) in found.items() if outcome == "missing")
+
+
+def test_a_threshold_loses_what_is_like_nobody():
+    found = regions.outcomes({"a": [RED]}, {"a": [{"a": 0.3}]}, threshold=0.5)
+    assert found == {"a": ("swapped", 0.3)}
+    assert regions.outcomes({"a": [RED]}, {"a": [{"a": 0.3}]}) == {"a": ("kept", 0.3)}
+
+
+def test_overlap_is_intersection_over_union():
+    assert regions.overlap(RED, RED) == 1 and regions.overlap(RED, DOG) == 0
+    assert regions.overlap(RED, Detection(20, 0, 60, 40, 1)) == pytest.approx(20 / 60)
+
+
+def test_two_copies_of_one_subject_are_a_collapse_that_the_whole_picture_does_not_show(
+    tmp_path, dino, detector, benchmark_data
+):
+    from dataclasses import replace
+
+    dog, car = (benchmark_data.find(name, 0).subjects[0] for name in ("dog6", "rc_car"))
+    sample = replace(benchmark_data.find("dog6", 0), subject="both", subjects=(dog, car))
+    benchmark = replace(benchmark_data, name="both", samples=[sample], seeds=2)
+    (tmp_path / "both").mkdir()
+    pictures = [Image.open(each.references[0]).convert("RGB").resize((48, 48)) for each in (dog, car)]
+    for seed, (left, right) in enumerate((pictures, (pictures[0], pictures[0]))):
+        canvas = Image.new("RGB", (100, 50), "white")
+        canvas.paste(left, (0, 0))
+        canvas.paste(right, (50, 0))
+        canvas.save(tmp_path / file_name(sample, seed))
+    places = {dog.words: [Detection(0, 0, 48, 48, 0.9)], car.words: [Detection(50, 0, 98, 48, 0.9)]}
+    generated, _ = collect(tmp_path, benchmark)
+    result = regions.score(generated, benchmark, Finder(detector, places), dino, Cache())
+    sound, collapsed = sorted(result.pictures, key=lambda row: row.seed)
+    assert (sound.score("kept"), sound.score("lost")) == (1, 0)
+    assert (collapsed.score("kept"), collapsed.score("swapped"), collapsed.score("lost")) == (0.5, 0.5, 0.5)
+    assert sound.score("found") == collapsed.score("found") == 1
+    assert sound.score("identity") > collapsed.score("identity")
