@@ -6,21 +6,22 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from .errors import SqueezeError
 
 
-def load(kind: Any, folder: Path, advice: str, **options: Any) -> Any:
-    """kind: a class of models, tokenizers or processors. A model comes frozen, in float32.
+def load(kind: Any, folder: Path, advice: str, *, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    """kind: a class of models, tokenizers or processors. A model comes frozen, in `dtype`.
 
     advice: the sentence that follows on what is wrong. Raises `SqueezeError`, also when weights are missing, which
     transformers would fill with random numbers.
     """
     is_model = kind.__name__.startswith("AutoModel") or (isinstance(kind, type) and issubclass(kind, nn.Module))
     if is_model:
-        options |= {"output_loading_info": True}
+        options |= {"output_loading_info": True, "torch_dtype": dtype}
     try:
         loaded = kind.from_pretrained(str(folder), local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UnpicklingError) as error:
@@ -32,4 +33,4 @@ def load(kind: Any, folder: Path, advice: str, **options: Any) -> Any:
     if information["missing_keys"]:
         first = sorted(information["missing_keys"])[0]
         raise SqueezeError(f'"{folder}" lacks {first}. {advice}')
-    return model.float().eval().requires_grad_(False)
+    return model.to(dtype).eval().requires_grad_(False)

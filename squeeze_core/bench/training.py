@@ -19,100 +19,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..data.examples import Example, Walk
-from ..draws import Draws
 from ..files import write_text
-from ..flux.quantized import quantize
-from ..mllm.backbone import MLLMIdentity, Prompt
-from ..mllm.internvl import InternVL
 from ..training.attention import allowed
-from ..training.build import new_task
 from ..training.checkpointing import Checkpointing, parse
-from ..training.config import TrainConfig, parse_config
-from ..training.latents import Picture
-from ..training.squeeze_task import Sample, SqueezeTask
+from ..training.config import TrainConfig
+from ..training.flux_task import FluxTask
+from .random_tasks import SIZES, random_task, ready
 
 # Dense bf16 TFLOP/s of makers' data sheets, by what a GPU's name contains.
 PEAKS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "RTX 4090": 165, "RTX 3090": 71}
-
-SIZES: dict[str, dict[str, Any]] = {
-    "full": {
-        "flux": {"guidance_embeds": True},  # FLUX.1-dev is diffusers' default
-        "text": {
-            "hidden_size": 3584,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "intermediate_size": 18944,
-            "vocab_size": 151674,
-        },
-        "vision": {"hidden_size": 1024, "num_hidden_layers": 24, "intermediate_size": 4096},
-        "rank": 512,
-        "resolution": 512,
-    },
-    "tiny": {
-        "flux": {
-            "guidance_embeds": True,
-            "num_layers": 1,
-            "num_single_layers": 1,
-            "num_attention_heads": 1,
-            "joint_attention_dim": 64,
-        },
-        "text": {
-            "hidden_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "intermediate_size": 128,
-            "vocab_size": 512,
-        },
-        "vision": {"hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 64, "num_attention_heads": 2},
-        "rank": 4,
-        "resolution": 128,
-    },
-}
-PICTURE_TOKEN = 500
-WORDS = range(40, 91)  # tokens of a caption
-
-
-class Untokenized(InternVL):
-    """InternVL of random weights: a prompt becomes as many random tokens as its text says."""
-
-    def inputs(self, prompt: Prompt, device: torch.device | str) -> dict[str, torch.Tensor]:
-        ids = torch.arange(int(prompt.text)) % 400
-        if not prompt.images:
-            return {"input_ids": ids[None].to(device)}
-        side = self.config.vision_config.image_size[0]
-        pictures = torch.full((self.tokens_per_tile * len(prompt.images),), PICTURE_TOKEN)
-        pixels = torch.zeros(len(prompt.images), 3, side, side, dtype=self.model.dtype)
-        return {"input_ids": torch.cat([pictures, ids])[None].to(device), "pixel_values": pixels.to(device)}
-
-    def _padding(self) -> int:
-        return 0
-
-
-class Noise:
-    """Pairs of noise; the text of a prompt is its number of tokens."""
-
-    def __init__(self, side: int) -> None:
-        self.side = side
-
-    def __len__(self) -> int:
-        return 1024
-
-    def __getitem__(self, number: int) -> Example:
-        rng = np.random.default_rng(number)
-        pictures = rng.integers(0, 255, (2, self.side, self.side, 3), np.uint8)
-        reference, target = (Image.fromarray(each) for each in pictures)
-        return Example(str(rng.choice(WORDS)), target, (reference,), str(number))
-
-    def identity(self) -> str:
-        return "noise"
 
 
 @dataclass(frozen=True)
@@ -128,9 +46,13 @@ class Variant:
 
     @property
     def changes(self) -> dict[str, Any]:
-        names = ("calls", "gradient_checkpointing", "compile", "base")
-        rank = {} if self.rank is None else {"lora": {"rank": self.rank}}
-        return {**{name: getattr(self, name) for name in names}, **rank}
+        return {name: getattr(self, name) for name in ("calls", "gradient_checkpointing", "compile", "base")}
+
+    def changes_of(self, stage: int) -> dict[str, Any]:
+        """Stage 0 has no LoRA, and one way of calling FLUX."""
+        if stage == 0:
+            return {name: value for name, value in self.changes.items() if name != "calls"}
+        return self.changes | ({} if self.rank is None else {"lora": {"rank": self.rank}})
 
 
 # What each saving brings, one after the other, and a step that shall fit a small GPU.
@@ -147,37 +69,7 @@ SERIES = (
 )
 
 
-def random_task(size: str, stage: int, calls: str, device: torch.device, **changes: Any) -> SqueezeTask:
-    """The task of a stage with random weights, bf16 on a GPU, made where they will be computed with.
-
-    changes: other settings of `TrainConfig`.
-    """
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
-    from transformers import AutoConfig, InternVLForConditionalGeneration
-
-    from ..toyworld import vae as toy_vae
-
-    shape = SIZES[size]
-    config = _config(shape, stage, {"calls": calls, **changes})
-    with device, _default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32):
-        flux = FluxTransformer2DModel(**shape["flux"])
-        settings = AutoConfig.for_model(
-            "internvl",
-            text_config={"model_type": "qwen2", "max_position_embeddings": 4096, **shape["text"]},
-            vision_config={"model_type": "internvl_vision", **shape["vision"]},
-            image_token_id=PICTURE_TOKEN,
-        )
-        mllm = InternVLForConditionalGeneration(settings)
-    vae = AutoencoderKL(**toy_vae.CONFIG)  # small, because real runs keep the latents
-    for model in (flux, mllm, vae):
-        model.eval().requires_grad_(False)
-    identity = MLLMIdentity("internvl", shape["text"]["hidden_size"], shape["text"]["num_hidden_layers"], "0" * 16)
-    walk = Walk([Noise(shape["resolution"])], [1], Draws(0))
-    quantize(flux, config.base)
-    return new_task(config, flux, vae, Untokenized(mllm, None, None, identity), walk)
-
-
-def measure(task: SqueezeTask, batch_size: int, repeats: int, device: torch.device) -> dict[str, Any]:
+def measure(task: FluxTask, batch_size: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """Seconds of a step (median) and of its parts, FLOPs of the models, peak memory in bytes, of one process."""
     task.to(device)
     task.module.train()
@@ -185,7 +77,7 @@ def measure(task: SqueezeTask, batch_size: int, repeats: int, device: torch.devi
     optimizer = torch.optim.AdamW(parameters, 1e-5, fused=device.type == "cuda" or None)
     warming = 2  # the first step also lets "auto" see the memory, the second compiles what that changed
     batches = [
-        [_encoded(task, sample) for sample in task.batch(range(i * batch_size, (i + 1) * batch_size))]
+        [ready(task, sample) for sample in task.batch(range(i * batch_size, (i + 1) * batch_size))]
         for i in range(repeats + warming)
     ]
     clock = Clock(device)
@@ -227,7 +119,7 @@ def measure(task: SqueezeTask, batch_size: int, repeats: int, device: torch.devi
         "model_tflop": round(flops / 1e12, 3),
         "tflop_per_second": round(flops / 1e12 / step, 2),
         "flux_calls": numbers["flux_calls"],
-        "context_tokens": round(numbers["context_tokens"], 1),
+        "context_tokens": round(float(numbers["context_tokens"]), 1),
         "checkpointed_blocks": task.blocks.again,
         "peak_memory_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
         if device.type == "cuda"
@@ -254,10 +146,12 @@ class Clock:
         finally:
             self.marks.append((name, began, self._now()))
 
-    def listen(self, task: SqueezeTask) -> None:
-        """To the MLLM, to the aggregator (which asks the MLLM) and to FLUX, inside a forward pass."""
-        for name, method in (("mllm", "_states"), ("contexts", "_contexts"), ("flux forward", "_errors")):
-            setattr(task, method, self._timed(name, getattr(task, method)))
+    def listen(self, task: FluxTask) -> None:
+        """To the MLLM, the aggregator (which asks the MLLM), FLUX and stage 0's teacher, in a forward pass."""
+        parts = {"mllm": "_states", "contexts": "_contexts", "flux forward": "_errors", "teacher": "_taught"}
+        for name, method in parts.items():
+            if hasattr(task, method):
+                setattr(task, method, self._timed(name, getattr(task, method)))
 
     def seconds(self) -> dict[str, float]:
         """Parts that do not overlap. On a GPU after its end was waited for."""
@@ -291,26 +185,21 @@ def _shares(steps: Sequence[dict[str, float]], whole: float) -> dict[str, dict[s
     return {name: {"seconds": round(took, 4), "share": round(took / whole, 3)} for name, took in middle.items()}
 
 
-def _encoded(task: SqueezeTask, sample: Sample) -> Sample:
-    """With the latents of its pictures, as the cache has them after the first turn over the data."""
+def _flops(task: FluxTask, batch: list) -> int:
+    """Of one step as the models need it: neither padding nor what checkpointing computes again is counted.
 
-    def known(picture: Picture) -> Picture:
-        return replace(picture, latents=task.latents.latents(picture, task.device).cpu())
-
-    return replace(sample, target=known(sample.target), references=tuple(map(known, sample.references)))
-
-
-def _flops(task: SqueezeTask, batch: list) -> int:
-    """Of one step as the models need it: neither padding nor what checkpointing computes again is counted."""
+    Of stage 0, whose samples are padded to `batching.ALIGN` tokens when alone too, that little is.
+    """
     given = task.config
-    task.config = given.model_copy(update={"calls": "each"})
+    if isinstance(given, TrainConfig):
+        task.config = given.model_copy(update={"calls": "each"})
     try:
-        return _counted(task, batch)
+        return sum(_counted(task, [sample]) for sample in batch)
     finally:
         task.config = given
 
 
-def _counted(task: SqueezeTask, batch: list) -> int:
+def _counted(task: FluxTask, batch: list) -> int:
     with allowed(task.config.attention_kernels):
         with _autocast(task.device), counted_flops() as forward:
             loss, _ = task.loss(batch)
@@ -345,35 +234,8 @@ def _attention_flops(
     return 2 * batch * heads * queries * key[2] * (width + value[3])
 
 
-def _config(shape: dict[str, Any], stage: int, changes: dict[str, Any]) -> TrainConfig:
-    return parse_config(
-        {
-            "models": {"flux": "random", "mllm": "random"},
-            "data": [{"kind": "toyworld"}],
-            "vae_references": stage == 2,
-            "steps": 1,
-            "batch_size": 1,
-            "lora": {"rank": shape["rank"]},
-            "resolution": shape["resolution"],
-            "reference_long_side": shape["resolution"],
-            "precision": "bf16",
-            **changes,
-        }
-    )
-
-
 def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def rows(
@@ -399,7 +261,7 @@ def rows(
         row |= {"batch": variant.batch, **variant.changes}
         task = None
         try:
-            task = random_task(size, stage, device=device, **variant.changes)
+            task = random_task(size, stage, device, **variant.changes_of(stage))
             row |= measure(task, variant.batch, repeats, device)
             if variant.base != "as_is":  # few-bit layers are operators that the counter does not know
                 row |= {"model_tflop": None, "tflop_per_second": None}
@@ -425,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The command line: one variant for each batch size, or the series."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--size", choices=sorted(SIZES), default="full")
-    parser.add_argument("--stage", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--stage", type=int, choices=(0, 1, 2), default=2)
     parser.add_argument("--batch", type=int, nargs="+", default=[16])
     parser.add_argument("--calls", choices=("few", "mask", "group", "each"), default="few")
     parser.add_argument("--checkpointing", default="on", help="on, off, auto, or a number of blocks")

@@ -34,7 +34,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes and fewer repeats.")] = False,
     size: Annotated[str, typer.Option(help="Of the models: full or tiny.", rich_help_panel=_STEP)] = "full",
-    stage: Annotated[int, typer.Option(min=1, max=2, rich_help_panel=_STEP)] = 2,
+    stage: Annotated[int, typer.Option(min=0, max=2, rich_help_panel=_STEP)] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Samples a step.", rich_help_panel=_STEP)] = 16,
     calls: Annotated[str, typer.Option(help="few, mask, group or each.", rich_help_panel=_STEP)] = "few",
     checkpointing: Annotated[

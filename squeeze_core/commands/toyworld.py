@@ -33,7 +33,7 @@ def toyworld(
         typer.Option(
             help="train: vae, mllm, flux, stage1 or stage2, without it all in this order; table6_single and the "
             "like for a row of the table. measure: rows of one of the paper's tables, such as C; plans: several "
-            "toys by plan, of the weights that are shipped."
+            "toys by plan, of the weights that are shipped; stage0: trains and measures what stage 0 brings."
         ),
     ] = None,
     configs: Annotated[
@@ -96,9 +96,12 @@ def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: 
     if only == "plans":
         _measure_plans(out, pairs, range(seeds), document)
         return
+    if only == "stage0":
+        _measure_stage_0(out, range(seeds), document)
+        return
     chosen = [row for row in table.rows() if only is None or only in row.table.split(", ")]
     if not chosen:
-        raise SqueezeError(f'No row is of table "{only}". Choose one of 1, 2, 3, 6, 7, A, C or plans.')
+        raise SqueezeError(f'No row is of table "{only}". Choose one of 1, 2, 3, 6, 7, A, C, plans or stage0.')
     if document is not None:
         table.around(document)  # before hours of measuring
     shard = parse_shard("")
@@ -135,6 +138,19 @@ def _measure_plans(out: Path, pairs: int, seeds: Sequence[int], document: Path |
     print(made, end="")
     if document is not None:
         table.write_into(document, made)
+
+
+def _measure_stage_0(out: Path, seeds: Sequence[int], document: Path | None) -> None:
+    from ..toyworld.making import distilling, table
+
+    if document is not None:
+        table.around(document, "stage0")
+    for seed in seeds:
+        distilling.fill(out, seed, said=say)
+    made = distilling.markdown(out, seeds)
+    print(made, end="")
+    if document is not None:
+        table.write_into(document, made, "stage0")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`squeeze train`: stage 1, stage 2 or an ablation, from a config, on whatever torchrun or accelerate started."""
+"""`squeeze train`: stage 0, 1, 2 or an ablation, from a config, on whatever torchrun or accelerate started."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from .console import make_folder, say
 
 if TYPE_CHECKING:
     from ..training.config import TrainConfig
+    from ..training.distillation.config import DistillConfig
+    from ..training.distillation.task import DistillTask
+    from ..training.squeeze_task import SqueezeTask
 
 EXAMPLE = "squeeze train configs/squeeze_stage1.yaml --out runs/stage1 data.0.folder=/data/UNO-1M"
 
@@ -34,7 +37,7 @@ def train(
     Ctrl-C saves and ends with status 130; --resume goes on, also after a kill, as if never stopped. On several
     GPUs: accelerate launch --num_processes 8 -m squeeze_core.cli train ...
     """
-    from ..training.config import load_config
+    from ..training.config_files import load_config
     from ..training.loop import check_folder, check_processes, leave_processes
 
     settings = load_config(config, changes or ())
@@ -42,23 +45,30 @@ def train(
     main = os.environ.get("RANK", "0") == "0"
     if main:
         check_folder(out, resume)  # before gigabytes are loaded
-        if settings.latent_cache:
-            make_folder(Path(settings.latent_cache).expanduser())
+        for cache in (getattr(settings, name, None) for name in ("latent_cache", "words_cache")):
+            if cache:
+                make_folder(Path(cache).expanduser())
     interrupted = _run(settings, out, resume, main)
     leave_processes()
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def _run(settings: TrainConfig, out: Path, resume: bool, main: bool) -> bool:
+def _run(settings: TrainConfig | DistillConfig, out: Path, resume: bool, main: bool) -> bool:
     """Load, train and say so; whether it was interrupted."""
-    from ..toyworld.training import OPENERS, PLACES
+    from ..toyworld import training as toys
     from ..training.build import squeeze_task
+    from ..training.config import TrainConfig
+    from ..training.distillation.build import distill_task
     from ..training.loop import Trainer
 
     if main:
         say("Loading the models ...")
-    task = squeeze_task(settings, places=PLACES, openers=OPENERS)
+    task: SqueezeTask | DistillTask
+    if isinstance(settings, TrainConfig):
+        task = squeeze_task(settings, places=toys.PLACES, openers=toys.OPENERS)
+    else:
+        task = distill_task(settings, places=toys.PLACES, openers=toys.TOLD_OPENERS, teachers=toys.TEACHERS)
     try:
         with _bar(main) as progress:
             result = Trainer(task, settings, out, progress=progress).run(resume)

@@ -42,4 +42,29 @@ class ToySource(BaseModel):
     share: int = Field(default=1, ge=1)
 
 
+class TextSource(BaseModel):
+    """file: .txt (a prompt a line), .jsonl or .parquet. column: of the latter two."""
+
+    model_config = _FROZEN
+
+    kind: Literal["texts"]
+    file: str
+    column: str = "text"
+    share: int = Field(default=1, ge=1)
+
+
+class DescribedSource(BaseModel):
+    """A folder of pictures with words; see `data.described.PictureFolder`. describe: the MLLM writes what lacks."""
+
+    model_config = _FROZEN
+
+    kind: Literal["described"]
+    folder: str
+    describe: bool = False
+    share: int = Field(default=1, ge=1)
+
+
 DataSource = Annotated[UNOSource | MUSARSource | ToySource, Field(discriminator="kind")]
+# What distillation learns from: words, and pictures with words; no pairs.
+ToldSource = Annotated[TextSource | DescribedSource | ToySource, Field(discriminator="kind")]
+KINDS = ("uno", "musar", "toyworld", "texts", "described")

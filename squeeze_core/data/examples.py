@@ -1,11 +1,11 @@
-"""An example of subject-driven generation, and the endless shuffled walk over data sets of them."""
+"""An example of subject-driven generation, and the endless shuffled walk over data sets of any examples."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from ..draws import Draws
 from ..errors import SqueezeError
@@ -30,6 +30,15 @@ class Example:
     name: str
 
 
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+E = TypeVar("E", bound=Named)
+Has = TypeVar("Has", bound=Named, covariant=True)
+
+
 class BrokenExample(Exception):
     """An example that cannot be read; its message names the file and the reason."""
 
@@ -38,12 +47,12 @@ class SourceFailure(SqueezeError):
     """The place of the data fails, not one example: a reason to stop, and not to skip."""
 
 
-class Examples(Protocol):
+class Numbered(Protocol[Has]):
     """A data set: any example by its number, the same each time, from any thread."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> Has:
         """Raises `BrokenExample`."""
         ...
 
@@ -52,7 +61,10 @@ class Examples(Protocol):
         ...
 
 
-class Walk:
+Examples = Numbered[Example]
+
+
+class Walk(Generic[E]):
     """Samples by global index, from one data set or several mixed.
 
     shares: how many samples each set gives in every stretch of sum(shares); within a stretch the sets come in
@@ -66,10 +78,10 @@ class Walk:
 
     def __init__(
         self,
-        sources: Sequence[Examples],
+        sources: Sequence[Numbered[E]],
         shares: Sequence[int],
         draws: Draws,
-        check: Callable[[Example], None] = lambda example: None,
+        check: Callable[[E], None] = lambda example: None,
     ) -> None:
         self.sources, self.shares, self.draws, self._check = tuple(sources), tuple(shares), draws, check
         self.broken: dict[str, str] = {}
@@ -80,7 +92,7 @@ class Walk:
                     f"{source.identity()} holds no example to train on. Check its folder and filter."
                 )
 
-    def example(self, index: int) -> Example:
+    def example(self, index: int) -> E:
         """The sample of a global index. Raises `SqueezeError` when too many in a row cannot be read."""
         stretch, place = divmod(index, len(self._parts))
         # Places of the stretch in shuffled order; equal parts in it are numbered as they come.
@@ -100,7 +112,7 @@ class Walk:
     def identity(self) -> list:
         return [[source.identity(), share] for source, share in zip(self.sources, self.shares)]
 
-    def _sound(self, source: int, number: int) -> Example:
+    def _sound(self, source: int, number: int) -> E:
         examples = self.sources[source]
         for attempt in range(min(MAX_BROKEN_IN_A_ROW, len(examples))):
             at = (number + attempt) % len(examples)

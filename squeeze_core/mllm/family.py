@@ -22,7 +22,7 @@ from .backbone import Backbone, MLLMIdentity, Progress, Prompt
 from .batches import joined, passes
 from .capture import captured_layers
 from .folders import download_line
-from .prompt import chat_text, check_prompt
+from .prompt import CHAT_END, chat_text, check_prompt
 from .reading import PLAIN, Reading
 from .states import LayerStates
 
@@ -235,9 +235,8 @@ class TransformersBackbone(Backbone):
 
     def inputs(self, prompt: Prompt, device: torch.device | str) -> dict[str, torch.Tensor]:
         """What the model's forward takes for one prompt, on `device`: input_ids [1, tokens] and the rest."""
-        check_prompt(prompt)
-        marks, extra = self.pictures([as_rgb(image) for image in prompt.images], prompt.tiles, prompt.reading)
-        encoded = self.tokenizer(chat_text(prompt, marks), return_tensors="pt")
+        text, extra = self._chat(prompt)
+        encoded = self.tokenizer(text, return_tensors="pt")
         inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
         inputs = prompt.reading.padded(inputs, self._padding())
         self._check_length(inputs["input_ids"].shape[1])
@@ -248,6 +247,24 @@ class TransformersBackbone(Backbone):
             compute_dtype = self.model.model.language_model.norm.weight.dtype
             extra["pixel_values"] = extra["pixel_values"].to(compute_dtype)
         return {name: value.to(device) for name, value in (inputs | extra).items()}
+
+    def spans(self, prompt: Prompt) -> list[tuple[int, int] | None]:
+        """For each token of `inputs` the characters (begin, end) of the prompt's text that it stands for.
+
+        None for the chat's own tokens and those of pictures. The prompt is read the plain way, without padding.
+        """
+        assert prompt.reading == PLAIN
+        text, _ = self._chat(prompt)
+        begin = text.rindex(prompt.text + CHAT_END)
+        offsets = self.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        inside = [(max(0, first - begin), min(len(prompt.text), last - begin)) for first, last in offsets]
+        return [span if span[0] < span[1] else None for span in inside]
+
+    def _chat(self, prompt: Prompt) -> tuple[str, dict[str, torch.Tensor]]:
+        """What the tokenizer reads, and the inputs of the pictures."""
+        check_prompt(prompt)
+        marks, extra = self.pictures([as_rgb(image) for image in prompt.images], prompt.tiles, prompt.reading)
+        return chat_text(prompt, marks), extra
 
     def _forget_pictures(self) -> None:
         # Left over from an earlier prompt with pictures, it would shift the positions of the next one.

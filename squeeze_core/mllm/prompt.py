@@ -15,6 +15,7 @@ from .backbone import Prompt
 
 # Written into adapters: what they were trained to read. Change it whenever `chat_text` changes.
 PROMPT_TEMPLATE: Final = "chatml-pictures-first-v1"
+CHAT_END: Final = "<|im_end|>\n<|im_start|>assistant\n"  # what follows the text
 MAX_TILES = 12
 MOST_CHARACTERS = 20_000  # of a text: some 5,000 tokens, ten times the longest prompt that FLUX was trained on
 
@@ -43,8 +44,7 @@ def chat_text(prompt: Prompt, pictures: Sequence[str]) -> str:
     """
     system = f"<|im_start|>system\n{prompt.system_prompt}<|im_end|>\n" if prompt.system_prompt else ""
     marks, words = prompt.reading.marks(list(pictures)), prompt.reading.words(prompt.text, len(pictures))
-    user = f"<|im_start|>user\n{''.join(marks)}{words}<|im_end|>\n"
-    return f"{system}{user}<|im_start|>assistant\n"
+    return f"{system}<|im_start|>user\n{''.join(marks)}{words}{CHAT_END}"
 
 
 def check_prompt(prompt: Prompt) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +12,7 @@ from . import language, scenes
 
 if TYPE_CHECKING:
     from ..data.examples import Example
+    from ..data.told import Told
 
 SAME = "The same picture."
 SEED_OF_TEST_PAIRS = 1000
@@ -84,6 +86,44 @@ class ToyExamples:
 
     def identity(self) -> str:
         return f"toyworld {self.options.model_dump_json()}"
+
+
+class ToyTold:
+    """What stage 0 learns from, made on the fly; see `ToyOptions`.
+
+    says: "caption": texts alone, of up to three toys; "prompt": a picture of a lone toy, with the words for it.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        examples = ToyExamples(**options)
+        self.options = examples.options
+        if self.options.says == "same" or (
+            self.options.says == "prompt" and (set(self.options.kinds) != {"one"} or self.options.carrying)
+        ):
+            raise SqueezeError(
+                'Stage 0 takes toys that say "caption", or that say "prompt" with kinds {one: 1} and carrying 0.'
+            )
+
+    def __len__(self) -> int:
+        return self.options.count
+
+    def __getitem__(self, number: int) -> Told:
+        from PIL import Image
+
+        from ..data.told import Told, described
+
+        seed, world = self.options.seed, self.options.world()
+        if self.options.says == "caption":
+            caption = scenes.single(seed, number, world).caption
+            return Told(caption, caption, f"toy caption {number}")
+        pair = scenes.pair(seed, number, world)
+        who = language.description(pair.target.subjects[0].identity)
+        picture = Image.fromarray(scenes.render(pair.references[0]))
+        told = described(picture, who, pair.prompt, f"toy picture {number}")
+        return replace(told, shown=(who.index(" ") + 1, len(who)))  # without the article
+
+    def identity(self) -> str:
+        return f"told by the toyworld {self.options.model_dump_json()}"
 
 
 def unseen_pairs(kind: scenes.Kind = "one") -> ToyExamples:

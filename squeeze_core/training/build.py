@@ -26,8 +26,9 @@ from ..flux.quantized import quantize
 from ..mllm.backbone import Backbone, MLLMIdentity, Prompt
 from ..mllm.prompt import check_prompt
 from .checkpoint import Checkpoints, read_tensors
-from .config import TrainConfig
-from .squeeze_task import SqueezeTask, Trained
+from .config import LoRASettings, StageConfig, TrainConfig
+from .flux_task import Models, Trained
+from .squeeze_task import SqueezeTask
 from .state import AVERAGE, WEIGHTS, copy_weights
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 LORA_NAME = "squeeze"
 
+Fixed = tuple[str, tuple["Image", ...]]  # a prompt and its references
 Place = Callable[[str], Path]  # "flux", "vae" or "mllm" -> where that model lies
 
 
@@ -50,17 +52,23 @@ def squeeze_task(
     from ..mllm.loading import load as load_mllm
 
     walk = open_data(config, openers)
-    fixed = _fixed_samples(config, walk)
-    models = config.models
-    mllm = load_mllm(_path(models.mllm, "mllm", places), models.mllm_dtype, device="cpu")
-    vae = loading.load_vae(_path(models.vae or models.flux, "vae", places), models.dtype)
-    vae = vae.to(memory_format=torch.channels_last)  # convolutions take a third less time on a CPU
-    clip = None
-    if config.pooled == "clip_l":
-        clip = clip_text.load(models.clip or _path(models.flux, "flux", places))
-    transformer = loading.load_flux(_path(models.flux, "flux", places), models.dtype)
-    quantize(transformer, config.base)
+    fixed = fixed_samples(config, lambda index: _shown(walk.example(index)))
+    mllm = load_mllm(path_of(config.models.mllm, "mllm", places), config.models.mllm_dtype, device="cpu")
+    vae, clip, transformer = flux_models(config, places, config.pooled == "clip_l")
     return new_task(config, transformer, vae, mllm, walk, fixed, clip)
+
+
+def flux_models(
+    config: StageConfig, places: Mapping[str, Place], hears_clip: bool
+) -> tuple[AutoencoderKL, PooledText | None, FluxTransformer2DModel]:
+    """VAE, CLIP if it is heard, and FLUX on the config's base, all frozen. Raises `SqueezeError`."""
+    models = config.models
+    vae = loading.load_vae(path_of(models.vae or models.flux, "vae", places), models.dtype)
+    vae = vae.to(memory_format=torch.channels_last)  # convolutions take a third less time on a CPU
+    clip = clip_text.load(models.clip or path_of(models.flux, "flux", places)) if hears_clip else None
+    transformer = loading.load_flux(path_of(models.flux, "flux", places), models.dtype)
+    quantize(transformer, config.base)
+    return vae, clip, transformer
 
 
 def new_task(
@@ -68,8 +76,8 @@ def new_task(
     transformer: FluxTransformer2DModel,
     vae: AutoencoderKL,
     mllm: Backbone,
-    walk: Walk,
-    fixed: Sequence[tuple[str, tuple[Image, ...]]] = (),
+    walk: Walk[Example],
+    fixed: Sequence[Fixed] = (),
     clip: PooledText | None = None,
 ) -> SqueezeTask:
     """The task on models that are there: the LoRA goes into FLUX, weights are new or those of `config.init`.
@@ -77,14 +85,20 @@ def new_task(
     fixed: prompts and references of which pictures are made now and then. clip: for `config.pooled` "clip_l".
     Raises `SqueezeError`.
     """
-    adapter = _adapter_config(config, transformer, mllm.identity)
-    module = _trained(config, transformer, adapter)
-    if config.init is not None:
-        _begin_with(module, Path(config.init).expanduser(), config, adapter)
-    return SqueezeTask(config, module, vae, mllm, walk, adapter, fixed, clip)
+    adapter = adapter_config(config, transformer, mllm.identity).model_copy(
+        update={
+            "gate": config.gate,
+            "placement": config.placement,
+            "guidance": config.inference_guidance,
+            "lora_rank": config.lora.rank,
+            "long_side": config.reference_long_side,
+        }
+    )
+    module = trained(config, transformer, adapter, config.lora)
+    return SqueezeTask(config, Models(module, vae, mllm, adapter, tuple(fixed), clip), walk)
 
 
-def open_data(config: TrainConfig, openers: Mapping[str, Opener] = {}) -> Walk:
+def open_data(config: TrainConfig, openers: Mapping[str, Opener] = {}) -> Walk[Example]:
     """The data sets of a config, mixed. Raises `SqueezeError`.
 
     openers: kind -> what opens a source of that kind, besides those of `data.sources`.
@@ -106,14 +120,18 @@ def _open(source: DataSource, openers: Mapping[str, Opener]) -> Examples:
     return openers[source.kind](source)
 
 
-def _path(given: str, part: str, places: Mapping[str, Place]) -> Path:
+def _shown(example: Example) -> Fixed:
+    return example.prompt, example.references
+
+
+def path_of(given: str, part: str, places: Mapping[str, Place]) -> Path:
     return places[given](part) if given in places else Path(given)
 
 
-def _adapter_config(
-    config: TrainConfig, transformer: FluxTransformer2DModel, identity: MLLMIdentity
+def adapter_config(
+    config: StageConfig, transformer: FluxTransformer2DModel, identity: MLLMIdentity
 ) -> AdapterConfig:
-    """What inference will have to know, `trained_by` apart."""
+    """What inference will have to know, `trained_by` and what is the stage's own apart."""
     models = config.models
     dit = spec_of(transformer)
     return AdapterConfig(
@@ -128,54 +146,62 @@ def _adapter_config(
         system_prompt=config.system_prompt,
         tiles=config.tiles,
         pooled=config.pooled,
-        gate=config.gate,
-        placement=config.placement,
-        guidance=config.inference_guidance,
-        lora_rank=config.lora.rank,
-        long_side=config.reference_long_side,
+        lora_rank=0,
     )
 
 
-def _trained(config: TrainConfig, transformer: FluxTransformer2DModel, adapter: AdapterConfig) -> Trained:
-    """FLUX frozen but for a new LoRA, and a new aggregator; both drawn from the seed, float32."""
+def trained(
+    config: StageConfig, transformer: FluxTransformer2DModel, adapter: AdapterConfig, settings: LoRASettings
+) -> Trained:
+    """FLUX frozen but for a LoRA, and an aggregator: new, drawn from the seed, or those of `init`; float32."""
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(Draws(config.seed).integer("initial weights", 0, 2**62))
         aggregator = Aggregator(adapter.dla)
-        if config.lora.rank:
+        if settings.rank:
             from peft import LoraConfig
 
             modules = lora.attention_modules(adapter.dit.double_blocks, adapter.dit.single_blocks)
-            alpha: Any = config.lora.alpha or config.lora.rank  # a float is allowed, its annotation is not
+            alpha: Any = settings.alpha or settings.rank  # a float is allowed, its annotation is not
             transformer.add_adapter(
-                LoraConfig(r=config.lora.rank, lora_alpha=alpha, target_modules=modules), LORA_NAME
+                LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=modules), LORA_NAME
             )
     for parameter in transformer.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return Trained(transformer, aggregator)
+    module = Trained(transformer, aggregator)
+    if config.init is not None:
+        _begin_with(module, Path(config.init).expanduser(), settings, adapter)
+    return module
 
 
-def _begin_with(module: Trained, path: Path, config: TrainConfig, adapter: AdapterConfig) -> None:
-    """Weights of an earlier run, or of an adapter file, in place of the new ones. Raises `SqueezeError`."""
+def _begin_with(module: Trained, path: Path, settings: LoRASettings, adapter: AdapterConfig) -> None:
+    """Weights of an earlier run, or of an adapter file, in place of the new ones; the LoRA stays new where there is
+    none in them. Raises `SqueezeError`."""
     into = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+    def put(weights: Mapping[str, torch.Tensor]) -> None:
+        without = not any(LORA_NAME in name for name in weights)
+        names = [name for name in into if not (without and LORA_NAME in name)]
+        copy_weights({name: into[name] for name in names}, weights, f'init "{path}"')
+
     if path.is_dir():
         newest = Checkpoints(path / "checkpoints").latest()
         if newest is None:
             raise SqueezeError(
                 f'The run "{path}" has no checkpoint to begin with. Train it first, or set another init.'
             )
-        copy_weights(into, read_tensors(newest, AVERAGE) or read_tensors(newest, WEIGHTS), f'init "{newest}"')
+        put(read_tensors(newest, AVERAGE) or read_tensors(newest, WEIGHTS))
         return
     given = adapter_file.load(path)
     given.config.check_mllm(adapter.mllm)
     given.config.check_dit(adapter.dit)
-    scale = (config.lora.alpha or config.lora.rank) / max(1, config.lora.rank)
+    scale = (settings.alpha or settings.rank) / max(1, settings.rank)
     weights = {f"aggregator.{name}": tensor for name, tensor in given.aggregator.state_dict().items()}
     for key, tensor in given.lora.items():
         # The file has alpha / rank multiplied into B; here peft multiplies.
         weights[_trained_name(key)] = tensor.float() / scale if ".lora_B." in key else tensor.float()
-    copy_weights(into, {name: tensor.float() for name, tensor in weights.items()}, f'init "{path}"')
+    put({name: tensor.float() for name, tensor in weights.items()})
 
 
 def _trained_name(key: str) -> str:
@@ -183,13 +209,13 @@ def _trained_name(key: str) -> str:
     return key.removesuffix(".weight") + f".{LORA_NAME}.weight"
 
 
-def _fixed_samples(config: TrainConfig, walk: Walk) -> list[tuple[str, tuple[Image, ...]]]:
+def fixed_samples(config: StageConfig, first: Callable[[int], Fixed]) -> list[Fixed]:
+    """Of which pictures are made now and then. first: those of the data, for a config that names none."""
     if not config.sample_every:
         return []
     sampling = config.sampling
     if not sampling.prompts:
-        shown: Sequence[Example] = [walk.example(index) for index in range(sampling.count)]
-        return [(example.prompt, example.references) for example in shown]
+        return [first(index) for index in range(sampling.count)]
     images = sampling.images or ((),) * len(sampling.prompts)
     try:
         pictures = [tuple(read_rgb(Path(name).expanduser()) for name in names) for names in images]

@@ -44,9 +44,9 @@ def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: 
             f'The checkpoint "{newest}" is of an adapter that this version does not know '
             f"({error.errors()[0]['msg']}). Export it with the version that trained it."
         ) from error
-    said = (
-        f"squeeze {__version__}, {'MLLM and VAE' if task['vae_references'] else 'MLLM only'}, {state['step']} steps"
-    )
+    distilled = task.get("stage") == 0
+    kind = "MLLM and VAE" if task["vae_references"] else "distilled from T5" if distilled else "MLLM only"
+    said = f"squeeze {__version__}, {kind}, {state['step']} steps"
     weights = (read_tensors(newest, AVERAGE) if average else {}) or read_tensors(newest, WEIGHTS)
     weights = {name: tensor.to(_DTYPES[dtype]) for name, tensor in weights.items()}
     own = {name.removeprefix(_AGGREGATOR): t for name, t in weights.items() if name.startswith(_AGGREGATOR)}
@@ -54,7 +54,7 @@ def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: 
     for name, tensor in weights.items():
         if not tensor.numel():
             raise SqueezeError(f'The checkpoint "{newest}" holds {name} without a number in it. Train again.')
-    gate = config.gate if task["vae_references"] else _MLLM_ONLY
+    gate = config.gate if task["vae_references"] or distilled else _MLLM_ONLY
     config = config.model_copy(update={"trained_by": said, "gate": gate})
     adapter.save(out, config, own, lora.baked(rest, task["lora_alpha"]))
     return newest

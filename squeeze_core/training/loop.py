@@ -107,6 +107,8 @@ class Trainer:
         self._together(accelerator, lambda: check_folder(self.folder, resume))
 
         task.to(accelerator.device)
+        if not (resume and self.checkpoints.latest()):
+            task.begin()
         model: nn.Module = _LossOf(task)
         if settings.sharding == "fsdp2":
             shard(model, task.shard_units(), accelerator.device, settings.precision)

@@ -8,45 +8,34 @@ gate's stages and classifier-free guidance ask for at inference.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
-from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from ..adapter import AdapterConfig
 from ..data.buckets import fitted, nearest
 from ..data.examples import Example, Walk
-from ..dla import Aggregator
-from ..draws import Draws
 from ..flux import batching
 from ..flux.batching import few_calls
-from ..flux.clip import PooledText
-from ..flux.conditioning import Conditioning, null_context
+from ..flux.conditioning import Conditioning
 from ..flux.model import velocity
 from ..flux.tokens import DOWNSCALE, PATCH
 from ..flux.vae import scale_latents
+from ..gate import Gate
 from ..images import to_tensor
-from ..lap import TOKEN_CHUNK
-from ..mllm.backbone import Backbone, Prompt
-from ..mllm.states import LayerStates
+from ..mllm.backbone import Prompt
 from ..references import ReferencePicture, fit, long_sides
 from ..sigmas import flux_mu, shifted
-from .checkpointing import Blocks, Memory
-from .compiling import MULTIPLE, compile_blocks, no_compiler
-from .config import TrainConfig, merged
-from .latents import LatentCache, Picture, weights_hash
+from .compiling import MULTIPLE
+from .config import TrainConfig
+from .config_files import merged
+from .flux_task import FluxTask, Models
+from .latents import LatentCache, Picture
 from .settings import LoopSettings
-from .task import Task
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
-    from PIL.Image import Image
 
 UNO_TIMES = 1000
 # Of TrainConfig, besides the loop's: what may change when a run goes on,
@@ -54,15 +43,6 @@ _MAY_CHANGE = {"init", "latent_cache", "gradient_checkpointing", "calls", "compi
 # and what the adapter's config, the data sets' names or the weights' hashes say.
 _SAID_OTHERWISE = {"models", "data", "dla", "lora", "pooled", "gate", "placement", "system_prompt", "tiles"}
 _SAID_OTHERWISE |= {"inference_guidance"}
-
-
-class Trained(nn.Module):
-    """What gradients reach: FLUX with its LoRA, and the aggregator. Names in checkpoints begin with these."""
-
-    def __init__(self, transformer: FluxTransformer2DModel, aggregator: Aggregator) -> None:
-        super().__init__()
-        self.transformer = transformer
-        self.aggregator = aggregator
 
 
 @dataclass(frozen=True)
@@ -80,54 +60,15 @@ class Sample:
     sigma: float
 
 
-class SqueezeTask(Task):
+class SqueezeTask(FluxTask):
     """See `build.squeeze_task`, which loads the models that are taken here."""
 
-    module: Trained
+    config: TrainConfig
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        module: Trained,
-        vae: AutoencoderKL,
-        mllm: Backbone,
-        walk: Walk,
-        adapter: AdapterConfig,
-        fixed: Sequence[tuple[str, tuple[Image, ...]]],
-        clip: PooledText | None = None,
-    ) -> None:
-        if clip is not None:
-            clip.check_width(module.transformer.config.pooled_projection_dim)
-        self.config, self.module, self.vae, self.mllm, self.walk = config, module, vae, mllm, walk
-        self.adapter, self.clip = adapter, clip
-        self.fixed = tuple(fixed)
-        self.draws = Draws(config.seed)
-        self.latents = LatentCache(vae, config.latent_cache)
-        # Both ends tell one FLUX from another; hashing all 24 GB would take minutes.
-        ends = {"first": module.transformer.x_embedder.weight, "last": module.transformer.proj_out.weight}
-        self._flux_hash = weights_hash(ends)
-        self.blocks = Blocks.of(module.transformer, config.gradient_checkpointing)
-        batching.prepare(module.transformer)
-
-    def to(self, device: torch.device) -> None:
-        super().to(device)
-        self.vae.to(device)
-        self.mllm.encoder.to(device)
-        if self.clip is not None:
-            self.clip.model.to(device)
-        self.blocks.memory = Memory.of(device)
-        if self.config.compile:
-            if why_not := no_compiler(device):
-                print(why_not, file=sys.stderr)
-            else:
-                compile_blocks(self.module.transformer)
-
-    def stepped(self) -> None:
-        self.blocks.settle()
-
-    def shard_units(self) -> list[nn.Module]:
-        transformer = self.module.transformer
-        return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    def __init__(self, config: TrainConfig, models: Models, walk: Walk[Example]) -> None:
+        super().__init__(config, models)
+        self.walk = walk
+        self.latents = LatentCache(self.vae, config.latent_cache)
 
     def batch(self, indices: Sequence[int]) -> list[Sample]:
         samples = [self._sample(index) for index in indices]
@@ -164,36 +105,8 @@ class SqueezeTask(Task):
             for call in few_calls([_tokens(batch[number], contexts[number]) for number in group], most)
         ]
 
-    def sample(self, step: int) -> dict[str, Image]:
-        from ..gate import Gate
-        from ..generation import GenerationSettings
-        from ..pipeline import SqueezePipeline
-
-        config = self.config
-        # A model of stage 1 has never met reference tokens.
-        gate = self.adapter.gate if config.vae_references else Gate(0, 0)
-        settings = GenerationSettings(
-            height=config.resolution,
-            width=config.resolution,
-            steps=config.sampling.steps,
-            gate=gate,
-            true_cfg=config.sampling.true_cfg,
-            long_side=config.reference_long_side,
-        )
-        module = self.module
-        pipeline = SqueezePipeline(
-            module.transformer,
-            self.vae,
-            self.mllm,
-            module.aggregator,
-            self.adapter,
-            clip=self.clip,
-            device=self.device,
-        )
-        return {
-            f"{number}": _side_by_side([*images, *pipeline.generate(prompt, images, settings).images])
-            for number, (prompt, images) in enumerate(self.fixed)
-        }
+    def inference_gate(self) -> Gate:
+        return self.adapter.gate if self.config.vae_references else super().inference_gate()
 
     def identity(self) -> dict[str, Any]:
         elsewhere = _MAY_CHANGE | _SAID_OTHERWISE | set(LoopSettings.model_fields)
@@ -202,8 +115,7 @@ class SqueezeTask(Task):
             "lora_alpha": self.config.lora.alpha,
             "data": self.walk.identity(),
             "vae": self.latents.vae_hash,
-            "flux": self._flux_hash,
-            **({} if self.clip is None else {"clip": weights_hash(self.clip.model.state_dict())}),
+            **self.models_identity(),
             **self.config.model_dump(mode="json", exclude=elsewhere),
         }
 
@@ -271,7 +183,7 @@ class SqueezeTask(Task):
         context, present = _padded(contexts)
         heard = Conditioning(
             context=context,
-            pooled=self._pooled([sample.prompt for sample in samples]).to(context),
+            pooled=self._pooled_of(samples).to(context),
             guidance=self.config.guidance,
             references=tuple(
                 torch.cat([self._scaled(picture) for picture in pictures])
@@ -285,7 +197,7 @@ class SqueezeTask(Task):
 
     def _each(self, samples: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> list[Conditioning]:
         """What each sample is conditioned on, of batch 1."""
-        pooled = self._pooled([sample.prompt for sample in samples]).to(contexts[0])
+        pooled = self._pooled_of(samples).to(contexts[0])
         return [
             Conditioning(
                 context=context,
@@ -297,46 +209,12 @@ class SqueezeTask(Task):
             for sample, context, vector in zip(samples, contexts, pooled.split(1))
         ]
 
-    def _pooled(self, prompts: Sequence[Prompt | None]) -> torch.Tensor:
-        """[prompts, 768] for FLUX: zeros, or what CLIP-L gives of the prompts that are not dropped."""
-        width = self.module.transformer.config.pooled_projection_dim
-        vectors = torch.zeros(len(prompts), width, device=self.device)
-        told = [number for number, prompt in enumerate(prompts) if prompt is not None]
-        if self.clip is not None and told:
-            vectors[told] = self.clip.encode([prompt.text for prompt in prompts if prompt is not None])
-        return vectors
+    def _pooled_of(self, samples: Sequence[Sample]) -> torch.Tensor:
+        texts = [None if sample.prompt is None else sample.prompt.text for sample in samples]
+        return self._pooled(texts, self.config.pooled)
 
     def _scaled(self, picture: Picture) -> torch.Tensor:
         return scale_latents(self.vae, self.latents.latents(picture, self.device))
-
-    def _contexts(self, prompts: Sequence[Prompt | None]) -> list[torch.Tensor]:
-        """[1, tokens, width] for each prompt; for None one zero token, as the gate's late stage leaves.
-
-        All prompts go through the aggregator at once, because it works token by token. Two zero tokens, one of
-        text and one of a picture, go with them and count nothing: so every weight takes part in every batch,
-        also when all of its contexts or pictures are dropped, which several processes need.
-        """
-        heard = self._states([prompt for prompt in prompts if prompt is not None])
-        dtype = torch.bfloat16 if torch.is_autocast_enabled(self.device.type) else torch.float32
-        dla = self.adapter.dla
-        none = torch.zeros(dla.layers, 2, dla.hidden, device=self.device, dtype=dtype)
-        every = torch.cat([*(each.states.to(dtype) for each in heard), none], dim=1)
-        mask = torch.cat([*(each.image_mask for each in heard), torch.tensor([False, True], device=self.device)])
-        pooled = torch.cat(
-            [
-                _aggregated(self.module.aggregator, chunk, chunk_mask)
-                for chunk, chunk_mask in zip(every.split(TOKEN_CHUNK, dim=1), mask.split(TOKEN_CHUNK))
-            ]
-        )
-        *parts, spare = pooled.split([*(each.tokens for each in heard), 2])
-        nothing = spare.sum() * 0
-        null = null_context(pooled.detach()[None])
-        found = iter(parts)
-        return [(null if prompt is None else next(found)[None]) + nothing for prompt in prompts]
-
-    def _states(self, prompts: Sequence[Prompt]) -> list[LayerStates]:
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self.mllm.encode_many(prompts, device=self.device)
 
 
 def _pinned(sample: Sample) -> Sample:
@@ -365,30 +243,3 @@ def _padded(contexts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tenso
     padded = torch.cat([F.pad(context, (0, 0, 0, longest - context.shape[1])) for context in contexts])
     here = padded.device
     return padded, torch.arange(longest, device=here)[None] < torch.tensor(lengths, device=here)[:, None]
-
-
-def _aggregated(aggregator: Aggregator, states: torch.Tensor, image_mask: torch.Tensor) -> torch.Tensor:
-    """[layers, tokens, hidden] -> [tokens, context]; activations are made again in the backward pass.
-
-    At full size they are about 1 GB a tensor for a batch of 16.
-    """
-    run: Callable = lambda states, mask: aggregator(states, mask)[0]  # noqa: E731
-    return (
-        checkpoint(run, states, image_mask, use_reentrant=False)
-        if torch.is_grad_enabled()
-        else run(states, image_mask)
-    )
-
-
-def _side_by_side(images: Sequence[Image]) -> Image:
-    """References, then the result, at the result's height."""
-    from PIL import Image
-
-    height = images[-1].height
-    row = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
-    sheet = Image.new("RGB", (sum(image.width for image in row), height))
-    left = 0
-    for image in row:
-        sheet.paste(image, (left, 0))
-        left += image.width
-    return sheet

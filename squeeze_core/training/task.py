@@ -37,11 +37,16 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: Any) -> tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]:
         """The mean loss over the batch's samples, a scalar with a gradient, and numbers for the log.
 
         The loop averages both over micro-batches and processes. Move the batch to `device` here.
         """
+
+    def begin(self) -> None:
+        """Before the first step of a run that is not resumed, where it will be computed; DDP shares the main
+        process's weights afterwards."""
+        return None
 
     def sample(self, step: int) -> dict[str, Image]:
         """Pictures that show how far it is, by name; made without gradients."""

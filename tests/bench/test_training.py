@@ -5,6 +5,7 @@ import torch
 from typer.testing import CliRunner
 
 from squeeze_core.bench import training as benchmark
+from squeeze_core.bench.random_tasks import random_task, ready
 from squeeze_core.cli import app
 from squeeze_core.training.attention import allowed
 
@@ -12,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def encoded(task, indices):
-    return [benchmark._encoded(task, sample) for sample in task.batch(indices)]
+    return [ready(task, sample) for sample in task.batch(indices)]
 
 
 def test_it_measures_and_writes_what_it_found(tmp_path):
@@ -28,20 +29,26 @@ def test_it_measures_and_writes_what_it_found(tmp_path):
 
 @pytest.mark.parametrize("setting", [True, 1])
 def test_what_checkpointing_computes_again_is_not_counted(setting):
-    plain = benchmark.random_task("tiny", 2, "few", CPU, gradient_checkpointing=False)
-    again = benchmark.random_task("tiny", 2, "few", CPU, gradient_checkpointing=setting)
+    plain = random_task("tiny", 2, CPU, gradient_checkpointing=False)
+    again = random_task("tiny", 2, CPU, gradient_checkpointing=setting)
     batch = encoded(plain, range(2))
     assert benchmark._flops(again, batch) == benchmark._flops(plain, batch)
 
 
 def test_padding_is_not_counted():
-    each, few = (benchmark.random_task("tiny", 2, calls, CPU) for calls in ("each", "few"))
+    each, few = (random_task("tiny", 2, CPU, calls=calls) for calls in ("each", "few"))
     batch = encoded(each, range(4))
     assert benchmark._flops(few, batch) == benchmark._flops(each, batch)
 
 
+def test_stage_0_is_measured_with_its_teacher():
+    row = benchmark.rows([benchmark.Variant(batch=2)], "tiny", 0, CPU, repeats=1, said=lambda row: None)[0]
+    assert set(row["parts"]) == {"mllm", "dla", "teacher", "flux forward", "backward", "optimizer"}
+    assert "failed" not in row and row["model_tflop"] > 0
+
+
 def test_the_parts_of_a_step_are_most_of_it_and_do_not_overlap():
-    task = benchmark.random_task("tiny", 2, "few", CPU)
+    task = random_task("tiny", 2, CPU)
     row = benchmark.measure(task, 2, 1, CPU)
     assert set(row["parts"]) == {"mllm", "dla", "flux forward", "backward", "optimizer"}
     assert sum(part["seconds"] for part in row["parts"].values()) <= row["seconds"] + 0.001
@@ -76,7 +83,7 @@ def test_the_series_is_one_command_and_takes_the_trainings_own_settings(tmp_path
 
 
 def test_reference_tokens_cost_what_they_weigh():
-    one, two = (benchmark.random_task("tiny", stage, "each", CPU) for stage in (1, 2))
+    one, two = (random_task("tiny", stage, CPU, calls="each") for stage in (1, 2))
     samples = [encoded(task, [index]) for task in (one, two) for index in range(4)]
     flops = [benchmark._flops(task, batch) for task, batch in zip([one] * 4 + [two] * 4, samples)]
     assert sum(flops[4:]) > 1.05 * sum(flops[:4])

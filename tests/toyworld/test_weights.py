@@ -18,7 +18,7 @@ from squeeze_core.toyworld import measures, mllm, scenes, vae
 from squeeze_core.toyworld.examples import ToyExamples
 from squeeze_core.toyworld.making import beginning, run, table
 from squeeze_core.toyworld.reading import read
-from squeeze_core.training.config import load_config
+from squeeze_core.training.config_files import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from squeeze_core.errors import SqueezeError
 from squeeze_core.training.build import squeeze_task
-from squeeze_core.training.config import parse_config
+from squeeze_core.training.config_files import parse_config
 from squeeze_core.training.loop import Trainer
 
 from . import tiny

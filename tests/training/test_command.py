@@ -8,7 +8,7 @@ import yaml
 
 from squeeze_core import adapter
 from squeeze_core.training.build import squeeze_task
-from squeeze_core.training.config import load_config
+from squeeze_core.training.config_files import load_config
 from squeeze_core.training.loop import Trainer
 
 from . import tiny

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from squeeze_core.errors import SqueezeError
-from squeeze_core.training.config import load_config
+from squeeze_core.training.config_files import load_config
 from squeeze_core.training.settings import LoopSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"

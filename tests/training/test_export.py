@@ -10,7 +10,7 @@ from squeeze_core.flux.lora import apply_lora
 from squeeze_core.flux.model import spec_of, velocity
 from squeeze_core.training.build import squeeze_task
 from squeeze_core.training.checkpoint import Checkpoints
-from squeeze_core.training.config import parse_config
+from squeeze_core.training.config_files import parse_config
 from squeeze_core.training.export import export
 from squeeze_core.training.loop import Trainer
 

@@ -3,7 +3,7 @@
 import torch
 
 from squeeze_core.flux.lora import attention_modules
-from squeeze_core.training.squeeze_task import Trained
+from squeeze_core.training.flux_task import Trained
 
 
 def test_the_lora_of_flux_dev_has_the_size_that_rank_512_on_its_attention_gives():

@@ -72,7 +72,7 @@ def test_a_damaged_entry_is_made_again(tmp_path, vae, damage):
 
 def test_training_with_and_without_kept_latents_is_the_same(tmp_path, models, uno):
     from squeeze_core.training.build import squeeze_task
-    from squeeze_core.training.config import parse_config
+    from squeeze_core.training.config_files import parse_config
 
     for run, folder in (
         ("without", None),

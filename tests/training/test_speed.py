@@ -10,7 +10,7 @@ from squeeze_core.training import checkpointing
 from squeeze_core.training.build import squeeze_task
 from squeeze_core.training.checkpointing import Memory
 from squeeze_core.training.compiling import no_compiler
-from squeeze_core.training.config import parse_config
+from squeeze_core.training.config_files import parse_config
 from squeeze_core.training.loop import Trainer
 
 from . import tiny

@@ -10,7 +10,7 @@ from squeeze_core.flux.model import velocity
 from squeeze_core.flux.tokens import to_latents, to_tokens
 from squeeze_core.references import offsets
 from squeeze_core.training.build import squeeze_task
-from squeeze_core.training.config import parse_config
+from squeeze_core.training.config_files import parse_config
 from squeeze_core.training.loop import Trainer
 
 from .. import clip_text
@@ -115,7 +115,7 @@ def test_memory_savings_change_no_gradient(make):
 def test_pooling_in_chunks_equals_pooling_at_once(task, monkeypatch):
     prompts = [sample.prompt for sample in task.batch(range(3))]
     whole = task._contexts(prompts)
-    monkeypatch.setattr("squeeze_core.training.squeeze_task.TOKEN_CHUNK", 7)
+    monkeypatch.setattr("squeeze_core.training.flux_task.TOKEN_CHUNK", 7)
     for a, b in zip(whole, task._contexts(prompts)):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 

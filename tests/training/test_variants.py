@@ -5,7 +5,7 @@ import torch
 
 from squeeze_core import adapter
 from squeeze_core.training.build import squeeze_task
-from squeeze_core.training.config import parse_config
+from squeeze_core.training.config_files import parse_config
 from squeeze_core.training.export import export
 from squeeze_core.training.loop import Trainer
 

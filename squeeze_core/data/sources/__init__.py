@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..config import MUSARSource, UNOSource
+from ..config import MUSARSource, TextSource, UNOSource
 from ..examples import Examples
+from ..told import ToldExamples
 
 Opener = Callable[[Any], Examples]
+ToldOpener = Callable[[Any], ToldExamples]
 
 
 def _uno(source: UNOSource) -> Examples:
@@ -24,3 +26,13 @@ def _musar(source: MUSARSource) -> Examples:
 
 
 OPENERS: Mapping[str, Opener] = {"uno": _uno, "musar": _musar}
+
+
+def _texts(source: TextSource) -> ToldExamples:
+    from ..told import Texts
+
+    return Texts(source.file, source.column)
+
+
+# Of what distillation learns from; folders of pictures are opened by `training.distillation.build`, with the MLLM.
+TOLD_OPENERS: Mapping[str, ToldOpener] = {"texts": _texts}

@@ -21,7 +21,7 @@ from ...dla import Variant
 from ...errors import SqueezeError
 from ...files import save_atomically
 from ...training.checkpoint import Checkpoints, read_tensors
-from ...training.config import changed, load_config, read_yaml
+from ...training.config_files import changed, load_config, read_yaml
 from ...training.loop import Progress, RunResult, Trainer
 from ...training.state import AVERAGE, WEIGHTS
 from .. import world

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ...pipeline import SqueezePipeline
 
 STEPS = 28
-_BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
 MEASURES = ("identity", "exact", "prompt", "pose_variation")
 GENERATION = GenerationSettings(
     height=scenes.SIDE, width=scenes.SIDE, steps=STEPS, long_side=scenes.SIDE, curve="cosine"
@@ -223,19 +222,23 @@ def layer_importance(out: Path, name: str, pairs: int = 50) -> list[float] | Non
     return list(given / given.sum())
 
 
-def around(document: Path) -> tuple[str, str]:
-    """What stands before and after the table in a Markdown file. Raises `SqueezeError` when it has no place."""
+def around(document: Path, name: str = "table") -> tuple[str, str]:
+    """What stands before and after a table in a Markdown file. Raises `SqueezeError` when it has no place.
+
+    name: of its marks, `<!-- NAME -->` and `<!-- end of NAME -->`.
+    """
     text = document.read_text(encoding="utf-8") if document.is_file() else ""
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SqueezeError(f'"{document}" lacks the lines "{_BEGIN}" and "{_END}", between which the table goes.')
+        raise SqueezeError(f'"{document}" lacks the lines "{first}" and "{last}", between which the table goes.')
     return before + begin, end + after
 
 
-def write_into(document: Path, table: str) -> None:
-    """Put the table between the marks of a Markdown file. Raises `SqueezeError` when they are not there."""
-    before, after = around(document)
+def write_into(document: Path, table: str, name: str = "table") -> None:
+    """Put a table between its marks in a Markdown file. Raises `SqueezeError` when they are not there."""
+    before, after = around(document, name)
     write_text(document, f"{before}\n{table}{after}")
 
 

@@ -11,13 +11,16 @@ from PIL import Image
 from squeeze_core.flux import model as flux_model
 from squeeze_core.mllm import Prompt
 from squeeze_core.toyworld import flux, language, mllm, scenes, vae
-from squeeze_core.toyworld.making import beginning, painter
+from squeeze_core.toyworld.examples import ToyTold
+from squeeze_core.toyworld.making import painter
 from squeeze_core.toyworld.making.autoencoder import VAETask, at_flux_scale
 from squeeze_core.toyworld.making.captioning import DESCRIBE, CaptioningTask, pixel_values
 from squeeze_core.toyworld.making.drawing import DrawingTask
 from squeeze_core.toyworld.making.pool import Singles, Twins
 from squeeze_core.toyworld.making.questions import answers
 from squeeze_core.toyworld.making.settings import FluxSettings, MLLMSettings, VAESettings
+from squeeze_core.training.distillation import fit
+from squeeze_core.training.distillation.teacher import T5Words
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOP = {"steps": 2, "batch_size": 4}
@@ -350,15 +353,18 @@ def test_scaling_the_latents_changes_no_picture():
 
 @torch.no_grad()
 def test_a_projector_is_fitted_to_who_a_picture_shows(toy):
-    text = painter.text_encoder().eval()
     words = toy.mllm.tokenizer
-    pair = scenes.pair(0, 5, beginning._LONE)
-    prompt, target = beginning._shown(5, toy.mllm, text)
-    assert prompt.text == pair.prompt and len(prompt.images) == 1
-    encoded = toy.mllm.encode(prompt)
+    text = painter.text_encoder().eval()
+    examples = ToyTold(says="prompt", kinds={"one": 1.0}, carrying=0, plain_styles=True)
+    told, pair = examples[5], scenes.pair(0, 5, examples.options.world())
+    assert told.prompt == pair.prompt and len(told.pictures) == 1
+    prompt = Prompt(told.prompt, told.pictures)
+    (fitted,) = fit.pairs([told], [prompt], toy.mllm, T5Words(text, words, length=0), torch.device("cpu"))
+    encoded, target = fitted.heard, fitted.wanted
     assert len(target) == encoded.tokens
     introduction = language.introduction(pair.target, pair.told)
     said = text(input_ids=torch.tensor([words(introduction)["input_ids"]])).last_hidden_state[0]
+    said = said.to(torch.bfloat16).float()
     who = language.description(pair.target.subjects[0].identity)
     mean = said[1 : len(words(who)["input_ids"])].mean(0)
     assert torch.allclose(target[encoded.image_mask], mean.expand(mllm.IMAGE_TOKENS, -1))
