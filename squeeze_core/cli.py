@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("demo", "generate", "plan", "train", "export", "convert", "eval", "toyworld", "bench", "doctor")
+COMMANDS = ("demo", "generate", "plan", "data", "train", "export", "convert", "eval", "toyworld", "bench", "doctor")
 # What an OSError says of a place that the user chose.
 _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST}
 _PACKAGE = f"{__package__}.commands"

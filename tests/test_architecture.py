@@ -21,6 +21,7 @@ ROOMS = (
         "images",
         "picture_files",
         "contact_sheet",
+        "config_files",
     ),
     ("layers", "lap", "aligner", "dla", "gate", "gate_rows", "windows", "sigmas"),
     ("attention",),
@@ -35,6 +36,7 @@ ROOMS = (
     ("evaluation",),
     ("planning",),
     ("scene", "best_scene"),
+    ("data/music", "toyworld/music"),
     ("training",),
     ("toyworld/training", "toyworld/making"),
     ("bench", "diagnosis"),
@@ -43,7 +45,17 @@ ROOMS = (
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 # Types of the host that the core must never need, and what of the core the nodes have no use for.
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "nodes", "server"}
-NOT_FOR_NODES = {"training", "toyworld/training", "toyworld/making", "bench", "diagnosis", "commands", "cli"}
+NOT_FOR_NODES = {
+    "data/music",
+    "toyworld/music",
+    "training",
+    "toyworld/training",
+    "toyworld/making",
+    "bench",
+    "diagnosis",
+    "commands",
+    "cli",
+}
 
 
 def room(parts: tuple[str, ...]) -> str | None:

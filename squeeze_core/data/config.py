@@ -32,6 +32,18 @@ class MUSARSource(BaseModel):
     share: int = Field(default=1, ge=1)
 
 
+class MusicSource(BaseModel):
+    """What `squeeze data build` made; see `squeeze_core.data.sources.music.Music`."""
+
+    model_config = _FROZEN
+
+    kind: Literal["music"]
+    folder: str
+    fewest: int = Field(default=2, ge=1)
+    most: int = Field(default=12, ge=1)
+    share: int = Field(default=1, ge=1)
+
+
 class ToySource(BaseModel):
     """The toy world's pairs, made on the fly: `squeeze_core.toyworld.examples.ToyExamples(**options)`."""
 
@@ -64,7 +76,7 @@ class DescribedSource(BaseModel):
     share: int = Field(default=1, ge=1)
 
 
-DataSource = Annotated[UNOSource | MUSARSource | ToySource, Field(discriminator="kind")]
+DataSource = Annotated[UNOSource | MUSARSource | MusicSource | ToySource, Field(discriminator="kind")]
 # What distillation learns from: words, and pictures with words; no pairs.
 ToldSource = Annotated[TextSource | DescribedSource | ToySource, Field(discriminator="kind")]
-KINDS = ("uno", "musar", "toyworld", "texts", "described")
+KINDS = ("uno", "musar", "music", "toyworld", "texts", "described")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..draws import Draws
 from ..errors import SqueezeError
@@ -21,13 +21,15 @@ BROKEN_SHARE, ALWAYS_BORNE = 0.01, 20  # of all examples, more of which are a re
 class Example:
     """Paint `target` from `prompt` and `references`.
 
-    target, references: RGB pictures of any size. name: what to call it when it makes trouble.
+    target, references: RGB pictures of any size. name: what to call it when it makes trouble. plan: a `ScenePlan`
+    as JSON, where the data have one; subject n shows reference n.
     """
 
     prompt: str
     target: Image
     references: tuple[Image, ...]
     name: str
+    plan: Mapping[str, Any] | None = None
 
 
 class Named(Protocol):

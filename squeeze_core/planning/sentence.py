@@ -103,6 +103,11 @@ def mentions_picture(text: str) -> bool:
     return _BARE.search(text) is not None
 
 
+def pictures_named(text: str) -> list[int]:
+    """The numbers of the pictures that a text names, in its order, as often as it does."""
+    return [_picture(match) for match in _BARE.finditer(text)]
+
+
 def without_mentions(text: str) -> str:
     """ "the hat of picture 2 on a dog" -> "the hat on a dog"."""
     text = _BARE.sub("it", _SOURCE.sub("", text))
@@ -110,16 +115,18 @@ def without_mentions(text: str) -> str:
 
 
 def _mentions(text: str) -> list[Mention]:
-    found = []
-    for match in _MENTION.finditer(text):
-        if match["number"] is not None:
-            word = match["number"].lower()
-            picture = int(word) if word.isdigit() else _NUMBERS.index(word) + 1
-        else:
-            picture = _ORDINALS.index(match["ordinal"].lower()) + 1
-        name = " ".join((match["name"] or "").split())
-        found.append(Mention(picture, name, match.start(), match.end()))
-    return found
+    return [
+        Mention(_picture(match), " ".join((match["name"] or "").split()), match.start(), match.end())
+        for match in _MENTION.finditer(text)
+    ]
+
+
+def _picture(match: re.Match[str]) -> int:
+    """Of a match of _WHICH."""
+    if match["number"] is None:
+        return _ORDINALS.index(match["ordinal"].lower()) + 1
+    word = match["number"].lower()
+    return int(word) if word.isdigit() else _NUMBERS.index(word) + 1
 
 
 def _relations(text: str, mentions: list[Mention]) -> list[PlanRelation]:

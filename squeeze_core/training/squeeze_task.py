@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 
 from ..adapter import AdapterConfig
+from ..config_files import merged
 from ..data.buckets import fitted, nearest
 from ..data.examples import Example, Walk
 from ..flux import batching
@@ -32,7 +33,6 @@ from ..references import ReferencePicture, fit, long_sides
 from ..sigmas import flux_mu, shifted
 from .compiling import MULTIPLE
 from .config import TrainConfig
-from .config_files import merged
 from .flux_task import FluxTask, Models
 from .latents import LatentCache, Picture
 from .settings import LoopSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..config import MUSARSource, TextSource, UNOSource
+from ..config import MUSARSource, MusicSource, TextSource, UNOSource
 from ..examples import Examples
 from ..told import ToldExamples
 
@@ -25,7 +25,13 @@ def _musar(source: MUSARSource) -> Examples:
     return MUSAR(source.folder, labels=source.labels)
 
 
-OPENERS: Mapping[str, Opener] = {"uno": _uno, "musar": _musar}
+def _music(source: MusicSource) -> Examples:
+    from .music import Music
+
+    return Music(source.folder, fewest=source.fewest, most=source.most)
+
+
+OPENERS: Mapping[str, Opener] = {"uno": _uno, "musar": _musar, "music": _music}
 
 
 def _texts(source: TextSource) -> ToldExamples:

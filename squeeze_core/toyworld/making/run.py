@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ...config_files import changed, read_yaml
 from ...dla import Variant
 from ...errors import SqueezeError
 from ...files import save_atomically
 from ...training.checkpoint import Checkpoints, read_tensors
-from ...training.config_files import changed, load_config, read_yaml
+from ...training.config_files import load_config
 from ...training.loop import Progress, RunResult, Trainer
 from ...training.state import AVERAGE, WEIGHTS
 from .. import world
