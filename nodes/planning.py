@@ -10,7 +10,9 @@ from comfy_api.latest import io
 
 from ..squeeze_core.errors import SqueezeError
 from ..squeeze_core.images import to_tensor
+from . import folders
 from .images import pictures
+from .score import NONE
 from .sockets import CATEGORY, MLLM, REFUSES_UNKNOWN, Boxes, Plans, boxes_input, pictures_input
 
 if TYPE_CHECKING:
@@ -86,6 +88,15 @@ class PlanScene(io.ComfyNode):
                     advanced=True,
                     tooltip="How many subjects the MLLM plans. 0: one for each picture, and others if it wants.",
                 ),
+                io.Combo.Input(
+                    "trained",
+                    options=[NONE, *folders.adapter_choices()],
+                    default=NONE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="A trained planner for this MLLM, from models/squeeze. It is heard only while the MLLM "
+                    "plans.",
+                ),
             ],
             outputs=[
                 Plans.Output(display_name="plan", tooltip="All plans, the best first."),
@@ -98,6 +109,13 @@ class PlanScene(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, trained: str | None = NONE, **kwargs) -> tuple[str, int] | None:
+        if trained in (None, NONE):
+            return None
+        path = folders.adapter_path(str(trained))
+        return path.name, path.stat().st_mtime_ns
+
+    @classmethod
     def execute(
         cls,
         instruction: str,
@@ -108,8 +126,10 @@ class PlanScene(io.ComfyNode):
         mllm=None,
         temperature: float = 0.7,
         count: int = 0,
+        trained: str = NONE,
         **unknown,
     ) -> io.NodeOutput:
+        from ..squeeze_core.planning import adapter
         from ..squeeze_core.planning.files import plans_text
         from ..squeeze_core.planning.planner import plan_scene
 
@@ -122,6 +142,7 @@ class PlanScene(io.ComfyNode):
             seed=seed,
             temperature=temperature,
             subjects=count or None,
+            adapter=None if trained == NONE else adapter.load(folders.adapter_path(trained)),
         )
         return io.NodeOutput(planned.plans, plans_text(planned.plans), _drawn(planned.plans), planned.report())
 

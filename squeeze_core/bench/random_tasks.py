@@ -18,8 +18,9 @@ from ..flux.quantized import quantize
 from ..mllm.backbone import MLLMIdentity, Prompt
 from ..mllm.internvl import InternVL
 from ..training.build import adapter_config, new_task, trained
-from ..training.config import LoRASettings, TrainConfig
+from ..training.config import LoRASettings, StageConfig, TrainConfig
 from ..training.config_files import parse_config
+from ..training.distillation.config import DistillConfig
 from ..training.distillation.task import DistillTask
 from ..training.distillation.teacher import Said
 from ..training.flux_task import FluxTask, Models
@@ -155,9 +156,11 @@ def random_task(size: str, stage: int, device: torch.device, **changes: Any) -> 
         each.eval().requires_grad_(False)
     identity = MLLMIdentity("internvl", shape["text"]["hidden_size"], shape["text"]["num_hidden_layers"], "0" * 16)
     mllm = Untokenized(model, None, None, identity)
+    assert isinstance(config, StageConfig)
     quantize(flux, config.base)
     if isinstance(config, TrainConfig):
         return new_task(config, flux, vae, mllm, Walk([Noise(config.resolution)], [1], Draws(0)))
+    assert isinstance(config, DistillConfig)
     adapter = adapter_config(config, flux, identity)
     module = trained(config, flux, adapter, LoRASettings(rank=0))
     words = SaidAlready(config.words, adapter.dit.context, device)

@@ -23,6 +23,7 @@ MEASURES = (
     "stress",
     "user-study",
     "plans",
+    "make-plans",
     "toyworld",
     "compare",
 )

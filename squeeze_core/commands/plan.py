@@ -29,6 +29,10 @@ def plan(
     ),
     mllm: options.Mllm = None,
     planner: Annotated[str, typer.Option(help="auto, mllm or rule; auto is mllm with --mllm, else rule.")] = "auto",
+    trained: Annotated[
+        Optional[Path],  # noqa: UP045, typer reads it at run time, on Python 3.10 too
+        typer.Option(help="A trained planner for this MLLM, from squeeze export."),
+    ] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Plans that the MLLM writes from one reading.")] = 4,
     subjects: Annotated[int, typer.Option(min=0, help="How many; 0 leaves it to the planner.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same plans.")] = 0,
@@ -49,6 +53,7 @@ def plan(
     make_folder(out.parent)
     images = [read_picture(path) for path in reference]
     from ..mllm import WeightDtype, load
+    from ..planning import adapter
     from ..planning.files import write_plans
     from ..planning.picture import draw_plans
     from ..planning.planner import PLANNERS, check_request, plan_scene
@@ -61,10 +66,13 @@ def plan(
     # Whatever can be wrong is found before gigabytes are loaded.
     text = checked_instruction(prompt)
     check_request(len(images), candidates, temperature, subjects or None)
+    if trained is not None and mllm is None:
+        raise SqueezeError("A trained planner needs the MLLM that it was trained on: add --mllm.")
+    heard = None if trained is None else adapter.load(trained)
     backbone: Optional[Backbone] = None  # noqa: UP045
     if mllm is not None and planner != "rule":
         say("Loading the MLLM ...")
-        backbone = load(mllm, mllm_dtype, device=_device(device))  # type: ignore[arg-type]  # checked above
+        backbone = load(mllm, mllm_dtype, device=device_of(device))  # type: ignore[arg-type]  # checked above
     with progress_bar() as progress:
         planned = plan_scene(
             text,
@@ -77,6 +85,7 @@ def plan(
             subjects=subjects or None,
             tiles=tiles,
             size=size,
+            adapter=heard,
             progress=lambda done, total: progress("plan", done, total),
         )
     say(planned.report())
@@ -84,7 +93,7 @@ def plan(
     print(write_picture(draw_plans(planned.plans, "Plans, the best first", text[:120]), out.with_suffix(".png")))
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
     import torch
 
     from .models import checked_device

@@ -13,9 +13,9 @@ import typer
 from .console import make_folder, say
 
 if TYPE_CHECKING:
-    from ..training.config import TrainConfig
-    from ..training.distillation.config import DistillConfig
+    from ..training.config_files import AnyConfig
     from ..training.distillation.task import DistillTask
+    from ..training.planner.task import PlannerTask
     from ..training.squeeze_task import SqueezeTask
 
 EXAMPLE = "squeeze train configs/squeeze_stage1.yaml --out runs/stage1 data.0.folder=/data/UNO-1M"
@@ -32,7 +32,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint, if any.")] = False,
 ) -> None:
-    """Train an adapter.
+    """Train an adapter, or a planner.
 
     Ctrl-C saves and ends with status 130; --resume goes on, also after a kill, as if never stopped. On several
     GPUs: accelerate launch --num_processes 8 -m squeeze_core.cli train ...
@@ -54,19 +54,23 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def _run(settings: TrainConfig | DistillConfig, out: Path, resume: bool, main: bool) -> bool:
+def _run(settings: AnyConfig, out: Path, resume: bool, main: bool) -> bool:
     """Load, train and say so; whether it was interrupted."""
     from ..toyworld import training as toys
     from ..training.build import squeeze_task
     from ..training.config import TrainConfig
     from ..training.distillation.build import distill_task
     from ..training.loop import Trainer
+    from ..training.planner.build import planner_task
+    from ..training.planner.config import PlannerTraining
 
     if main:
         say("Loading the models ...")
-    task: SqueezeTask | DistillTask
+    task: SqueezeTask | DistillTask | PlannerTask
     if isinstance(settings, TrainConfig):
         task = squeeze_task(settings, places=toys.PLACES, openers=toys.OPENERS)
+    elif isinstance(settings, PlannerTraining):
+        task = planner_task(settings, places=toys.PLACES)
     else:
         task = distill_task(settings, places=toys.PLACES, openers=toys.TOLD_OPENERS, teachers=toys.TEACHERS)
     try:

@@ -15,6 +15,7 @@ from .backbone import Prompt
 
 # Written into adapters: what they were trained to read. Change it whenever `chat_text` changes.
 PROMPT_TEMPLATE: Final = "chatml-pictures-first-v1"
+ANSWER_END: Final = "<|im_end|>"
 CHAT_END: Final = "<|im_end|>\n<|im_start|>assistant\n"  # what follows the text
 MAX_TILES = 12
 MOST_CHARACTERS = 20_000  # of a text: some 5,000 tokens, ten times the longest prompt that FLUX was trained on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ import torch
 
 from ..errors import SqueezeError
 from ..mllm.backbone import Backbone, Progress
+from .adapter import PlannerAdapter
 from .checks import picture_problems, repaired
 from .plan import MOST_SUBJECTS, ScenePlan
 from .prompt import plan_prompt
@@ -72,6 +74,7 @@ def plan_scene(
     subjects: int | None = None,
     tiles: int = 1,
     size: str = "",
+    adapter: PlannerAdapter | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Planned:
@@ -80,7 +83,8 @@ def plan_scene(
     planner: "mllm" asks `backbone`; "rule" needs none and makes one plan; "auto" is the rule without an MLLM, and
     with one that is too small to plan (the toy world's). candidates: 1 to 32 of them, at temperature 0 one, from
     seeds `seed`, `seed` + 1, ... subjects: how many there are; None leaves it to the model. tiles: see `Prompt`.
-    size: see `plan_by_rule`; with the toy world's MLLM "small" unless given.
+    size: see `plan_by_rule`; with the toy world's MLLM "small" unless given. adapter: a trained planner for this
+    MLLM, heard while it plans; with it the toy world's MLLM plans, too.
     progress: called with (tokens, most tokens), and may raise.
 
     Raises `SqueezeError` for what cannot be planned, and when no candidate can be used.
@@ -89,21 +93,23 @@ def plan_scene(
     check_request(len(images), candidates, temperature, subjects)
     if planner not in PLANNERS:
         raise SqueezeError(f'The planner is "{planner}"; accepted are {", ".join(PLANNERS)}.')
-    if planner == "rule" or (planner == "auto" and (backbone is None or not can_plan(backbone))):
+    able = adapter is not None or (backbone is not None and can_plan(backbone))
+    if planner == "rule" or (planner == "auto" and (backbone is None or not able)):
         toy = backbone is not None and not can_plan(backbone)
         return Planned((Candidate(plan_by_rule(text, len(images), size or ("small" if toy else "")), 1),))
     if backbone is None:
         raise SqueezeError("To plan by an MLLM, load one. The rule plans without a model.")
     count = candidates if temperature > 0 else 1
-    answers = backbone.generate_json(
-        plan_prompt(text, images, tiles),
-        plan_schema(len(images), subjects),
-        seeds=[seed + number for number in range(count)],
-        words=_WORDS + _WORDS_A_SUBJECT * (subjects or max(len(images) + 2, 4)),
-        temperature=temperature,
-        device=device,
-        progress=progress,
-    )
+    with nullcontext() if adapter is None else adapter.heard(backbone):
+        answers = backbone.generate_json(
+            plan_prompt(text, images, tiles),
+            plan_schema(len(images), subjects),
+            seeds=[seed + number for number in range(count)],
+            words=_WORDS + _WORDS_A_SUBJECT * (subjects or max(len(images) + 2, 4)),
+            temperature=temperature,
+            device=device,
+            progress=progress,
+        )
     return judged(answers, len(images))
 
 

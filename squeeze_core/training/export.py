@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -12,7 +13,9 @@ from .. import __version__, adapter
 from ..errors import SqueezeError
 from ..flux import lora
 from ..gate import Gate
+from ..planning import adapter as planner_file
 from .checkpoint import Checkpoints, read_state, read_tensors
+from .planner.task import PREFIX as PLANNER_PREFIX
 from .state import AVERAGE, WEIGHTS
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -35,8 +38,11 @@ def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: 
         raise SqueezeError(f'"{run}" has no checkpoint. Give the folder of a run (squeeze train ... --out RUN).')
     state = read_state(newest)
     task = state.get("identity", {}).get("task", {})
+    if "planner" in task:
+        _export_planner(newest, task, out, dtype, average)
+        return newest
     if "adapter" not in task:
-        raise SqueezeError(f'"{run}" trained no adapter but something else. Give a run of stage 1 or 2.')
+        raise SqueezeError(f'"{run}" trained something else. Give a run of a stage, or of a planner.')
     try:
         config = adapter.AdapterConfig.model_validate(task["adapter"])
     except ValidationError as error:
@@ -58,3 +64,13 @@ def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: 
     config = config.model_copy(update={"trained_by": said, "gate": gate})
     adapter.save(out, config, own, lora.baked(rest, task["lora_alpha"]))
     return newest
+
+
+def _export_planner(newest: Path, task: Mapping[str, Any], out: str | Path, dtype: Dtype, average: bool) -> None:
+    steps = read_state(newest)["step"]
+    config = planner_file.PlannerConfig.model_validate(task["planner"])
+    weights = (read_tensors(newest, AVERAGE) if average else {}) or read_tensors(newest, WEIGHTS)
+    scale = (task["lora_alpha"] or config.rank) / config.rank
+    lora = planner_file.from_peft(weights, PLANNER_PREFIX, scale)
+    said = config.model_copy(update={"trained_by": f"squeeze {__version__}, {steps} steps"})
+    planner_file.save(out, said, {name: tensor.to(_DTYPES[dtype]) for name, tensor in lora.items()})
