@@ -33,7 +33,10 @@ def attending(transformer: FluxTransformer2DModel, parts: tuple[Group, ...]) -> 
 
 
 class SamplewiseProcessor:
-    """`FluxAttnProcessor` of diffusers, whose rotary tables may be one a sample: [batch, tokens, width] each."""
+    """`FluxAttnProcessor` of diffusers, whose rotary tables may be one a sample: [batch, tokens, width] each.
+
+    parts: groups of who sees whom, given by a call; none: everybody everybody.
+    """
 
     def __call__(
         self,
@@ -42,6 +45,7 @@ class SamplewiseProcessor:
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+        parts: tuple[Group, ...] = (),
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         q, k, v = (_heads(x, attn.head_dim) for x in _projected(attn, hidden_states, "to_qkv", "to_q to_k to_v"))
         q, k = attn.norm_q(q), attn.norm_k(k)
@@ -56,14 +60,23 @@ class SamplewiseProcessor:
         if image_rotary_emb is not None:
             q, k = (_turned(x, image_rotary_emb) for x in (q, k))
         q, k, v = (rearrange(x, "b l h d -> b h l d") for x in (q, k, v))
-        result = self._attend(q, k, v, attention_mask)
+        result = self._attend(q, k, v, attention_mask, parts)
         result = rearrange(result, "b h l d -> b l (h d)").to(q.dtype)
         if encoder_hidden_states is None:
             return result
         picture = attn.to_out[1](attn.to_out[0](result[:, words:].contiguous()))
         return picture, attn.to_add_out(result[:, :words].contiguous())
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mask: torch.Tensor | None,
+        parts: tuple[Group, ...],
+    ) -> torch.Tensor:
+        if parts:
+            return grouped_attention(q, k, v, parts, mask=mask)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
@@ -73,7 +86,14 @@ class GroupedProcessor(SamplewiseProcessor):
     def __init__(self, parts: tuple[Group, ...]):
         self.parts = parts
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        mask: torch.Tensor | None,
+        parts: tuple[Group, ...],
+    ) -> torch.Tensor:
         if mask is not None and mask.dtype == torch.bool:
             mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
         return grouped_attention(q, k, v, self.parts, mask=mask)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..attention.groups import groups
 from .attention import SamplewiseProcessor
 from .conditioning import Conditioning
 from .model import guidance_of
-from .tokens import PATCH, positions, to_latents, to_tokens
+from .tokens import DOWNSCALE, PATCH, positions, to_latents, to_tokens
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -41,8 +42,8 @@ def velocities(
 ) -> torch.Tensor:
     """What FLUX predicts, noise - picture: float32, of the latents' shape. The transformer is `prepare`d.
 
-    latents: [batch, channels, h, w]. sigma: [batch]. heard: one for each sample, of batch 1 and without attention
-    rules. multiple: what context and references together are padded to, in tokens.
+    latents: [batch, channels, h, w]. sigma: [batch]. heard: one for each sample, of batch 1; one with attention
+    rules comes alone. multiple: what context and references together are padded to, in tokens.
     """
     dtype, here = transformer.dtype, latents.device
     picture = to_tokens(latents)
@@ -52,7 +53,11 @@ def velocities(
     seen = [torch.cat([tokens, *more]) for tokens, more in zip(picture, references)]
     words = [one.context.shape[1] for one in heard]
     tokens = max(map(len, seen))
-    longest = padded_length(max(words), tokens, picture.shape[1], multiple)
+    rules = heard[0].rules
+    ruled = rules is not None and not rules.plain
+    assert not ruled or len(heard) == 1
+    # Rules are of the tokens that there are: nothing is padded.
+    longest = words[0] if ruled else padded_length(max(words), tokens, picture.shape[1], multiple)
     ids = [
         torch.cat([torch.zeros(longest, 3), _grown(positions(target, size, one.placement), tokens)])
         for one, size in zip(heard, sizes)
@@ -61,6 +66,14 @@ def velocities(
     for row, count, pictures in zip(present, words, seen):
         row[:count] = True
         row[longest : longest + len(pictures)] = True
+    attention: dict[str, Any] | None = None
+    if rules is not None and ruled:
+        counts = [rows * columns for rows, columns in sizes[0]]
+        seen_by = rules.visibility(longest, target, counts, PATCH * DOWNSCALE)
+        # An argument of every block, so that what the backward pass computes again sees the same.
+        attention = {"parts": tuple(part.to(here, dtype) for part in groups(seen_by))}
+    elif not bool(present.all()):
+        attention = {"attention_mask": present[:, None, None].to(here, non_blocking=True)}
     with _tables(transformer, torch.stack(ids).to(here)):
         predicted = transformer(
             hidden_states=torch.stack([_grown(each, tokens) for each in seen]).to(dtype),
@@ -70,9 +83,7 @@ def velocities(
             img_ids=torch.zeros(tokens, 3, device=here),
             txt_ids=torch.zeros(longest, 3, device=here),
             guidance=guidance_of(transformer, [one.guidance for one in heard], here),
-            joint_attention_kwargs=None
-            if bool(present.all())
-            else {"attention_mask": present[:, None, None].to(here, non_blocking=True)},
+            joint_attention_kwargs=attention,
             return_dict=False,
         )[0]
     return to_latents(predicted[:, : picture.shape[1]], target[0]).float()

@@ -153,7 +153,7 @@ class Truths:
         whom = {named(subject.identity): subject for subject in pair.target.subjects}
         poses = [whom[subject.name].pose for subject in record.subjects]
         places, numbers = [measures.place(pose) for pose in poses], range(1, len(poses) + 1)
-        size = f"{pair.told.size} " if pair.told.size else ""
+        size = "small "  # as toys in company are
         sentences = [f"the {size}toy of picture {number} {place}." for number, place in zip(numbers, places)]
         thoughts = [
             f"subject {number} is the {s.name}, {p}." for number, s, p in zip(numbers, record.subjects, places)

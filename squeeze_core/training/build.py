@@ -28,6 +28,7 @@ from ..mllm.prompt import check_prompt
 from .checkpoint import Checkpoints, read_tensors
 from .config import LoRASettings, StageConfig, TrainConfig
 from .flux_task import Models, Trained
+from .planned import planned
 from .squeeze_task import SqueezeTask
 from .state import AVERAGE, WEIGHTS, copy_weights
 
@@ -106,7 +107,13 @@ def open_data(config: TrainConfig, openers: Mapping[str, Opener] = {}) -> Walk[E
     known = {**OPENERS, **openers}
 
     def check(example: Example) -> None:
-        check_prompt(Prompt(example.prompt, example.references, config.system_prompt, config.tiles))
+        plan = None
+        if config.plans:
+            flags = {name: getattr(config, name) for name in ("separate_encodes", "layout", "plan_text")}
+            plan = planned(example, **flags)
+        said = ((example.prompt, example.references),) if plan is None else plan.texts
+        for text, pictures in said:
+            check_prompt(Prompt(text, pictures, config.system_prompt, config.tiles))
 
     sources = [_open(source, known) for source in config.data]
     return Walk(sources, [source.share for source in config.data], Draws(config.seed), check)

@@ -147,6 +147,8 @@ class TrainConfig(StageConfig):
         together what is of equal sizes and lengths, "each" takes one sample at a time, which FSDP2 needs. All are
         the same arithmetic but for rounding.
     latent_cache: folder for VAE latents, about 130 kB a picture of 512 px; None keeps none.
+    separate_encodes, layout, plan_text: MUSIC's f2, of examples that have a plan (`kind: music`), see `planned`:
+        each subject read by itself, words and references bound to its place, the plan's text in front.
     """
 
     data: tuple[DataSource, ...] = Field(min_length=1)
@@ -161,11 +163,23 @@ class TrainConfig(StageConfig):
     reference_long_side: int = Field(default=0, ge=0)
     latent_cache: str | None = None
     calls: Literal["few", "mask", "group", "each"] = "few"
+    separate_encodes: bool = False
+    layout: bool = False
+    plan_text: bool = False
+
+    @property
+    def plans(self) -> bool:
+        """Whether the plans of examples are of any use."""
+        return self.separate_encodes or self.layout or self.plan_text
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         if self.drops.references and not self.vae_references:
             raise ValueError("drops.references is above 0, but vae_references is off: there is nothing to drop.")
+        if self.layout and self.compile:
+            raise ValueError("layout changes attention from sample to sample, which compile cannot follow.")
+        if self.layout and not (self.separate_encodes or self.vae_references):
+            raise ValueError("layout has nothing to bind: set separate_encodes, or vae_references, or both.")
         if self.compile and self.calls != "few":
             raise ValueError(f'compile needs calls "few", whose lengths are few, not "{self.calls}".')
         if self.sharding == "fsdp2" and self.calls != "each":

@@ -103,7 +103,7 @@ class Trainer:
                 InitProcessGroupKwargs(timeout=_PATIENCE),
             ],
         )
-        layout = settings.layout(accelerator.num_processes)
+        layout = settings.batch_layout(accelerator.num_processes)
         self._together(accelerator, lambda: check_folder(self.folder, resume))
 
         task.to(accelerator.device)

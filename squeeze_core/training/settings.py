@@ -92,7 +92,7 @@ class LoopSettings(BaseModel):
             rate *= min(1.0, (self.steps - step) / self.cooldown)
         return rate
 
-    def layout(self, processes: int) -> BatchLayout:
+    def batch_layout(self, processes: int) -> BatchLayout:
         """How a step's samples lie on so many processes. Raises `SqueezeError` when they cannot lie evenly."""
         micro = self.micro_batch or max(1, self.batch_size // processes)
         if self.batch_size % (micro * processes):

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
 
 from ..adapter import AdapterConfig
+from ..attention.rules import AttentionRules
 from ..config_files import merged
 from ..data.buckets import fitted, nearest
 from ..data.examples import Example, Walk
@@ -35,7 +36,11 @@ from .compiling import MULTIPLE
 from .config import TrainConfig
 from .flux_task import FluxTask, Models
 from .latents import LatentCache, Picture
+from .planned import Planned, planned
 from .settings import LoopSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 UNO_TIMES = 1000
 # Of TrainConfig, besides the loop's: what may change when a run goes on,
@@ -49,15 +54,30 @@ _SAID_OTHERWISE |= {"inference_guidance"}
 class Sample:
     """One sample with every draw made.
 
-    prompt: None when the whole MLLM context is dropped. noise: [1, channels, H/8, W/8]. sigma: 1 is noise.
-    references: those that reach FLUX as VAE tokens.
+    prompts: whose contexts are joined, one but for plans; none when the whole MLLM context is dropped.
+    noise: [1, channels, H/8, W/8]. sigma: 1 is noise. references: those that reach FLUX as VAE tokens.
+    plan: who owns which prompt and reference, and where, for examples that are trained with their plan.
     """
 
-    prompt: Prompt | None
+    prompts: tuple[Prompt, ...]
     target: Picture
     references: tuple[Picture, ...]
     noise: torch.Tensor
     sigma: float
+    plan: Planned | None = None
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """What is read first."""
+        return self.prompts[0] if self.prompts else None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a sample's prompts became: context [1, tokens, width], and who sees whom, if that is ruled."""
+
+    context: torch.Tensor
+    rules: AttentionRules | None = None
 
 
 class SqueezeTask(FluxTask):
@@ -75,14 +95,26 @@ class SqueezeTask(FluxTask):
         return [_pinned(sample) for sample in samples] if self.device.type == "cuda" else samples
 
     def loss(self, batch: list[Sample]) -> tuple[torch.Tensor, dict[str, float]]:
-        contexts = self._contexts([sample.prompt for sample in batch])
-        groups = self._calls(batch, contexts)
+        heard = self._heard(batch)
+        groups = self._calls(batch, [each.context for each in heard])
         errors = [
-            self._errors([batch[number] for number in group], [contexts[number] for number in group])
+            self._errors([batch[number] for number in group], [heard[number] for number in group])
             for group in groups
         ]
-        tokens = sum(context.shape[1] for context in contexts) / len(contexts)
+        tokens = sum(each.context.shape[1] for each in heard) / len(heard)
         return torch.cat(errors).mean(), {"context_tokens": tokens, "flux_calls": float(len(groups))}
+
+    def _heard(self, batch: Sequence[Sample]) -> list[Heard]:
+        """All prompts go through MLLM and aggregator together; those of a sample are joined."""
+        asked: list[tuple[Prompt | None, ...]] = [sample.prompts or (None,) for sample in batch]
+        parts = iter(self._contexts([prompt for prompts in asked for prompt in prompts]))
+        found = []
+        for sample, prompts in zip(batch, asked):
+            own = [next(parts) for _ in prompts]
+            tokens = [part.shape[1] for part in own] if sample.prompts else []
+            rules = None if sample.plan is None else sample.plan.rules(tokens, bool(sample.references))
+            found.append(Heard(torch.cat(own, dim=1), rules))
+        return found
 
     def _calls(self, batch: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> list[list[int]]:
         """Which samples share a call of FLUX."""
@@ -95,6 +127,8 @@ class SqueezeTask(FluxTask):
                 "group": (context.shape, target, *references),
                 "each": number,
             }[self.config.calls]
+            if sample.plan is not None and sample.plan.places:
+                alike = number  # its attention is its own
             groups.setdefault(alike, []).append(number)
         if self.config.calls != "few":
             return list(groups.values())
@@ -136,22 +170,36 @@ class SqueezeTask(FluxTask):
         middle = config.crop == "center"
         crop = (0.5, 0.5) if middle else (draws.uniform("crop/down", index), draws.uniform("crop/right", index))
         target = self.latents.look_up(to_tensor(fitted(example.target, size, crop))[None])
-        images = () if draws.chance("drop/pictures", index, config.drops.pictures) else example.references
-        prompt = Prompt(example.prompt, images, config.system_prompt, config.tiles)
+        blind = draws.chance("drop/pictures", index, config.drops.pictures)
+        plan = self._plan(example, pictures=not blind)
+        said = ((example.prompt, () if blind else example.references),) if plan is None else plan.texts
+        prompts = tuple(Prompt(text, images, config.system_prompt, config.tiles) for text, images in said)
         heard = config.vae_references and not draws.chance("drop/references", index, config.drops.references)
         height, width = (side // DOWNSCALE for side in size)
         return Sample(
-            prompt=None if draws.chance("drop/context", index, config.drops.context) else prompt,
+            prompts=() if draws.chance("drop/context", index, config.drops.context) else prompts,
             target=target,
-            references=self._references(example) if heard else (),
+            references=self._references(example.references if plan is None else plan.pictures) if heard else (),
             noise=draws.normal("noise", index, (1, self.vae.config.latent_channels, height, width)),
             sigma=self._sigma(index, height * width // PATCH**2),
+            plan=plan,
         )
 
-    def _references(self, example: Example) -> tuple[Picture, ...]:
+    def _plan(self, example: Example, pictures: bool) -> Planned | None:
+        config = self.config
+        if not config.plans:
+            return None
+        return planned(
+            example,
+            separate_encodes=config.separate_encodes,
+            layout=config.layout,
+            plan_text=config.plan_text,
+            pictures=pictures,
+        )
+
+    def _references(self, images: Sequence[Image]) -> tuple[Picture, ...]:
         pictures = [
-            ReferencePicture(to_tensor(image), long_side=self.config.reference_long_side)
-            for image in example.references
+            ReferencePicture(to_tensor(image), long_side=self.config.reference_long_side) for image in images
         ]
         return tuple(self.latents.look_up(fit(each, side)) for each, side in zip(pictures, long_sides(pictures)))
 
@@ -164,24 +212,24 @@ class SqueezeTask(FluxTask):
         level = 1 - self.draws.integer("sigma", index, UNO_TIMES) / (UNO_TIMES - 1)
         return float(shifted(torch.tensor(level, dtype=torch.float64), flux_mu(tokens)))
 
-    def _errors(self, samples: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _errors(self, samples: Sequence[Sample], heard: Sequence[Heard]) -> torch.Tensor:
         """[samples]: mean square of v - (noise - x) at x_t = (1 - t) x + t noise, samples of equal sizes."""
         picture = torch.cat([self._scaled(sample.target) for sample in samples])
         noise = torch.cat([sample.noise.to(self.device, non_blocking=True) for sample in samples])
         sigma = torch.tensor([sample.sigma for sample in samples], device=self.device, dtype=torch.float32)
         at = sigma[:, None, None, None]
         mixed = (1 - at) * picture + at * noise
-        if self.config.calls == "few":
+        if self.config.calls == "few" or heard[0].rules is not None:
             predicted = batching.velocities(
                 self.module.transformer,
                 mixed,
                 sigma,
-                self._each(samples, contexts),
+                self._each(samples, heard),
                 multiple=MULTIPLE if self.config.compile else batching.ALIGN,
             )
             return (predicted - (noise - picture)).square().flatten(1).mean(1)
-        context, present = _padded(contexts)
-        heard = Conditioning(
+        context, present = _padded([each.context for each in heard])
+        conditioning = Conditioning(
             context=context,
             pooled=self._pooled_of(samples).to(context),
             guidance=self.config.guidance,
@@ -192,21 +240,22 @@ class SqueezeTask(FluxTask):
             placement=self.config.placement,
             present=present,
         )
-        predicted = velocity(self.module.transformer, mixed, sigma, heard)
+        predicted = velocity(self.module.transformer, mixed, sigma, conditioning)
         return (predicted - (noise - picture)).square().flatten(1).mean(1)
 
-    def _each(self, samples: Sequence[Sample], contexts: Sequence[torch.Tensor]) -> list[Conditioning]:
+    def _each(self, samples: Sequence[Sample], heard: Sequence[Heard]) -> list[Conditioning]:
         """What each sample is conditioned on, of batch 1."""
-        pooled = self._pooled_of(samples).to(contexts[0])
+        pooled = self._pooled_of(samples).to(heard[0].context)
         return [
             Conditioning(
-                context=context,
+                context=each.context,
                 pooled=vector,
                 guidance=self.config.guidance,
                 references=tuple(self._scaled(picture) for picture in sample.references),
                 placement=self.config.placement,
+                rules=each.rules,
             )
-            for sample, context, vector in zip(samples, contexts, pooled.split(1))
+            for sample, each, vector in zip(samples, heard, pooled.split(1))
         ]
 
     def _pooled_of(self, samples: Sequence[Sample]) -> torch.Tensor:

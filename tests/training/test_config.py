@@ -49,7 +49,7 @@ def test_every_shipped_config_reads_on_1_2_8_and_16_gpus(path):
     config = load_config(path)
     for processes in (1, 2, 8, 16):
         micro = min(config.micro_batch, config.batch_size // processes)
-        assert config.model_copy(update={"micro_batch": micro}).layout(processes).accumulation >= 1
+        assert config.model_copy(update={"micro_batch": micro}).batch_layout(processes).accumulation >= 1
 
 
 @pytest.mark.parametrize("path", [p for p in ABLATIONS if "table7" not in p.name], ids=lambda path: path.stem)

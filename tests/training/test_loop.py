@@ -284,12 +284,12 @@ def test_a_really_full_disk_stops_with_a_sentence(tmp_path):
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(SqueezeError, match="multiple of 12"):
-        LoopSettings(steps=1, batch_size=16, micro_batch=4).layout(3)
+        LoopSettings(steps=1, batch_size=16, micro_batch=4).batch_layout(3)
 
 
 @pytest.mark.parametrize(("processes", "micro"), [(1, None), (1, 2), (2, None), (2, 4), (4, 2), (8, 1)])
 def test_each_sample_of_a_step_is_taken_once_whatever_the_layout(processes, micro):
-    layout = LoopSettings(steps=1, batch_size=16, micro_batch=micro).layout(processes)
+    layout = LoopSettings(steps=1, batch_size=16, micro_batch=micro).batch_layout(processes)
     taken = [
         i for part in range(layout.accumulation) for rank in range(processes) for i in layout.indices(3, part, rank)
     ]

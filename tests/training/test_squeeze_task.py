@@ -156,7 +156,7 @@ def test_flux_hears_clips_vector_where_the_config_asks_for_it_and_zeros_where_al
         return velocity(transformer, latents, sigma, conditioning)
 
     monkeypatch.setattr("squeeze_core.training.squeeze_task.velocity", listening)
-    task.loss([replace(second, prompt=None), first])
+    task.loss([replace(second, prompts=()), first])
     ((silent, told),) = heard
     torch.testing.assert_close(told, clip.load(words).encode([first.prompt.text])[0])
     assert told.any() and not silent.any()

@@ -17,7 +17,7 @@ def planned(w: Workflow, prompt: str, pictures: int, side: int, at: int) -> dict
     """Plan Scene, Edit Plan, Encode Plan, Apply Layout."""
     g = w.inner
     g.column(at)
-    plan = g.add("SqueezePlanScene", PLAN_SIZE, [prompt, "auto", 4, 0, "fixed", 0.7, 0], **GREEN)
+    plan = g.add("SqueezePlanScene", PLAN_SIZE, [prompt, "auto", 4, 0, "fixed", 0.7, 0, "(none)"], **GREEN)
     edit = g.add("SqueezeEditPlan", EDIT_SIZE, ["", 1, side, side], **GREEN)
     g.link(plan, edit, "plan")
     encode = g.add("SqueezeEncodePlan", (400, 150), [1])
