@@ -20,6 +20,7 @@ MEASURES = (
     "ip-sim",
     "multi-subject",
     "regions",
+    "placement",
     "stress",
     "user-study",
     "plans",

@@ -8,4 +8,6 @@ files.py     plan files
 checks.py    what a plan must keep, and what is put right by itself
 rule.py      a plan from the words of an instruction, without a model (`sentence.py` reads, `places.py` places)
 planner.py   a plan by an MLLM, in words of `prompt.py`, in JSON of `schema.py`
+adapter.py   what an MLLM was trained with to plan
+measures.py  plans against right ones;   placement.py  pictures against their plans
 """
