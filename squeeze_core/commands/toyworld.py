@@ -45,6 +45,10 @@ def toyworld(
     dtype: Annotated[
         str, typer.Option(help="measure: of FLUX and VAE: default (fp32), fp32, bf16, fp16.")
     ] = "default",
+    adapter: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="measure --only plans: another adapter than the shipped one, with a plan by hand."),
+    ] = None,
     document: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="measure: Markdown file to put the table into, such as docs/toyworld.md."),
@@ -57,7 +61,7 @@ def toyworld(
     if action == "train":
         _train(changes or [], out, only, configs)
     elif action == "measure" and not changes:
-        _measure(out, only, pairs, seeds, dtype, document)
+        _measure(out, only, pairs, seeds, dtype, document, adapter)
     elif action != "build" or changes:
         raise SqueezeError(
             f'"{" ".join([action, *(changes or [])])}" is nothing to do; write build, train or measure.'
@@ -86,15 +90,25 @@ def _train(changes: list[str], out: Path | None, only: str | None, configs: Path
     print(out / "world")
 
 
-def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: Any, document: Path | None) -> None:
+def _measure(
+    out: Path | None,
+    only: str | None,
+    pairs: int,
+    seeds: int,
+    dtype: Any,
+    document: Path | None,
+    adapter: Path | None,
+) -> None:
     from ..shard import parse_shard
     from ..toyworld.making import table
     from .console import progress_bar
 
     if out is None:
         raise SqueezeError("Measuring needs the folder of squeeze toyworld train: add --out runs/toy.")
+    if adapter is not None and only != "plans":
+        raise SqueezeError("Another adapter is measured with --only plans.")
     if only == "plans":
-        _measure_plans(out, pairs, range(seeds), document)
+        _measure_plans(out, pairs, range(seeds), document, adapter)
         return
     if only == "stage0":
         _measure_stage_0(out, range(seeds), document)
@@ -120,7 +134,9 @@ def _measure(out: Path | None, only: str | None, pairs: int, seeds: int, dtype: 
         table.write_into(document, made)
 
 
-def _measure_plans(out: Path, pairs: int, seeds: Sequence[int], document: Path | None) -> None:
+def _measure_plans(
+    out: Path, pairs: int, seeds: Sequence[int], document: Path | None, adapter: Path | None
+) -> None:
     from .. import toyworld as world
     from ..pipeline import SqueezePipeline
     from ..toyworld.making import many, table
@@ -129,12 +145,19 @@ def _measure_plans(out: Path, pairs: int, seeds: Sequence[int], document: Path |
     if document is not None:
         table.around(document)
     measured = out / "measured"
-    pipeline = SqueezePipeline.from_toy_world(world.load(), device="cpu")
+    rows: Sequence[many.Row] = many.rows()
+    best: Sequence[int] = many.BEST_TOYS
+    if adapter is None:
+        pipeline = SqueezePipeline.from_toy_world(world.load(), device="cpu")
+    else:
+        paths = world.build()
+        pipeline = SqueezePipeline.from_files(paths.flux, paths.vae, paths.mllm, adapter, fuse=True)
+        rows, best = [row for row in rows if row.planned == "hand" and not row.against], ()
     with progress_bar() as report:
-        many.fill(measured, pipeline, many.rows(), pairs=pairs, seeds=seeds, progress=report)
-        for toys in many.BEST_TOYS:
+        many.fill(measured, pipeline, rows, pairs=pairs, seeds=seeds, progress=report)
+        for toys in best:
             many.fill_best_of(measured, pipeline, toys, pairs=pairs, seeds=seeds, progress=report)
-    made = many.markdown(measured, many.rows(), pairs=pairs, seeds=seeds)
+    made = many.markdown(measured, rows, pairs=pairs, seeds=seeds)
     print(made, end="")
     if document is not None:
         table.write_into(document, made)

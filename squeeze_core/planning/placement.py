@@ -3,8 +3,8 @@
 - inclusion: share of a subject's box that lies in its region of the plan
 - fill: share of the region that its box covers
 
-LAMIC (arXiv 2508.00477) has an inclusion ratio and a fill ratio; this is how we understand the words. We have not seen
-its formulas, so its numbers do not compare. A subject that is not found has 0 in both.
+LAMIC (arXiv 2508.00477) has an inclusion ratio and a fill ratio; this is how we understand the words. Its formulas
+we have not seen, so its numbers do not compare. A subject that is not found has 0 in both.
 """
 
 from __future__ import annotations
