@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ...config_files import checked, read
 from ...flux.loading import Dtype
@@ -44,6 +44,12 @@ class ToyModels(BaseModel):
     noise: dict[str, float] = {}
 
 
+def _which_models(given: Any) -> str:
+    """Toys where a world is named."""
+    toys = isinstance(given, ToyModels) or (isinstance(given, dict) and "world" in given)
+    return "toy" if toys else "real"
+
+
 class MusicConfig(BaseModel):
     """samples: records to begin with. subjects: fewest and most of a scene.
 
@@ -55,7 +61,9 @@ class MusicConfig(BaseModel):
 
     model_config = _FROZEN
 
-    models: RealModels | ToyModels
+    models: Annotated[
+        Annotated[RealModels, Tag("real")] | Annotated[ToyModels, Tag("toy")], Discriminator(_which_models)
+    ]
     samples: int = Field(ge=1, le=10_000_000)
     seed: int = Field(default=0, ge=0)
     subjects: tuple[int, int] = (2, MOST_SUBJECTS)
@@ -87,4 +95,4 @@ class MusicConfig(BaseModel):
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> MusicConfig:
     """A YAML file and changes to it, see `config_files.read`. Raises `SqueezeError`."""
-    return checked(read(path, changes), MusicConfig, ("RealModels", "ToyModels"))
+    return checked(read(path, changes), MusicConfig, ("real", "toy"))

@@ -43,12 +43,32 @@ _WORDS = 400  # tokens of an answer's texts
 _VIEW = "a photo of the {name}, seen from another side, alone, on a plain background"
 
 
+# What the paper names, by role.
+FETCH = {
+    role: f"hf download {name} --local-dir models/{name.partition('/')[2]}"
+    for role, name in {
+        "writer": "Qwen/Qwen3-8B",
+        "painter": "black-forest-labs/FLUX.1-dev",
+        "lora": "bytedance-research/UNO",
+        "detector": "IDEA-Research/grounding-dino-base",
+        "judge": "Qwen/Qwen2.5-VL-7B-Instruct",
+        "segmenter": "facebook/sam2.1-hiera-large",
+        "likeness": "openai/clip-vit-large-patch14",
+    }.items()
+}
+
+
 class RealRoles:
-    """Of a config with `RealModels`. A role that the model in memory has too takes it."""
+    """Of a config with `RealModels`. A role that the model in memory has too takes it. Raises `SqueezeError` for a
+    model that is not there, before the first stage."""
 
     def __init__(self, config: MusicConfig) -> None:
         assert isinstance(config.models, RealModels)
         self.config, self.paths = config, config.models
+        for role, fetch in FETCH.items():
+            path = Path(getattr(self.paths, role)).expanduser()
+            if not path.exists():
+                raise SqueezeError(f'There is no {role} at "{path}". Set models.{role}, or fetch it: {fetch}')
         self._held: tuple[str, Any] | None = None
 
     def names(self) -> Sequence[str]:

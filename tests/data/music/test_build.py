@@ -33,7 +33,7 @@ CONFIG = Path(__file__).parents[3] / "configs" / "toy_music_data.yaml"
 
 def config(samples=12, **changes):
     values = {"models": {"world": "toyworld"}, "samples": samples, "subjects": [2, 4], "resolution": 128}
-    return checked({**values, **changes}, MusicConfig)
+    return checked({**values, **changes}, MusicConfig, ("real", "toy"))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,8 @@ def test_a_list_of_one_name_is_said(tmp_path):
         ({"models": {"world": "toyworld", "noise": {"fog": 1.0}}}, 'no noise "fog"'),
         ({"resolution": 256}, "128 pixels"),
         ({"stages": ["boxes"]}, 'unknown key "stages"'),
-        ({"models": {"llm": "x"}}, "models"),
+        ({"models": {"writer": "x"}}, 'lacks "models.painter"'),
+        ({"models": {"world": "moon"}}, "models.world"),
     ],
 )
 def test_what_is_wrong_in_a_config_is_named(changes, said):

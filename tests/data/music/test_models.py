@@ -129,6 +129,12 @@ def test_sam2_masks_a_box_and_clip_chooses(folders):
     assert sam.prefers(RECORD, shown, SUBJECTS[0], everything) is False  # the same as the box, not better
 
 
+def test_a_model_that_is_not_there_is_said_before_anything_begins(config):
+    other = config.models.model_copy(update={"segmenter": "nowhere"})
+    with pytest.raises(SqueezeError, match=r'no segmenter at "nowhere".*hf download facebook/sam2'):
+        RealRoles(config.model_copy(update={"models": other}))
+
+
 def test_all_stages_run_on_the_real_code_and_one_model_is_held_at_a_time(config, tmp_path, monkeypatch):
     roles, held = RealRoles(config), []
     load = roles._load
