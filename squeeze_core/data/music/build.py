@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from ...errors import SqueezeError
 from ...files import is_disk_full, write_text
+from ...vision.batches import is_out_of_memory
 from ..examples import SourceFailure
 from . import (
     boxes,
@@ -39,6 +40,7 @@ from .roles import Role, Roles
 from .work import Work
 
 Progress = Callable[[str, int, int], None]
+MOST_FAILED = 20  # records in a row, which is no fault of theirs
 ABOUT, SAMPLES = "build.json", "samples.jsonl"
 
 
@@ -105,9 +107,16 @@ def build(
         if retry:
             ledger.forget_failed()
         todo = [record for record in records if record not in ledger]
+        in_a_row = 0
         try:
             for id, outcome in (executor or here)(stage, todo, roles, work) if todo else ():
                 ledger.add(id, outcome)
+                in_a_row = in_a_row + 1 if isinstance(outcome, str) else 0
+                if in_a_row == MOST_FAILED:
+                    raise SqueezeError(
+                        f"{in_a_row} records in a row failed at stage {stage.name}, the last because: {outcome}. "
+                        "Mend what is wrong and run it again with --retry; nothing is lost."
+                    )
                 progress(stage.name, len(ledger), len(records))
         except Exception as error:
             if not is_disk_full(error):
@@ -149,6 +158,8 @@ def _alone(stage: Stage, record: Record, model: Any, work: Work) -> Outcome | st
         except Exception as error:
             if _is_of_the_place(error):
                 raise
+            if is_out_of_memory(error):
+                raise _too_large(stage, error) from error
             problem = f"{type(error).__name__}: {error}" if not isinstance(error, SqueezeError) else str(error)
     return problem
 
@@ -156,6 +167,13 @@ def _alone(stage: Stage, record: Record, model: Any, work: Work) -> Outcome | st
 def _is_of_the_place(error: Exception) -> bool:
     """Whether every record would fail alike."""
     return is_disk_full(error) or isinstance(error, (SourceFailure, PermissionError, NotImplementedError))
+
+
+def _too_large(stage: Stage, error: Exception) -> SqueezeError:
+    return SqueezeError(
+        f"Memory does not suffice for a single record at stage {stage.name} ({str(error)[:120]}). Close other "
+        "programs, or give a smaller model or resolution; what is done stays."
+    )
 
 
 def _begin(folder: Path, config: MusicConfig) -> None:

@@ -161,6 +161,36 @@ def test_a_record_that_always_fails_is_set_aside_and_can_be_tried_again(tmp_path
     assert about["scenes"] == 8
 
 
+class Judging:
+    """The toy judge, but for what it says of a box."""
+
+    def __init__(self, settings, error):
+        self.roles, self.error = ToyRoles(settings), error
+
+    def names(self):
+        return self.roles.names()
+
+    def described(self):
+        return {}
+
+    def model(self, role):
+        return self if role == "judge" else self.roles.model(role)
+
+    def verify(self, record, picture, subject):
+        raise self.error
+
+
+def test_what_fails_for_every_record_ends_the_build(tmp_path):
+    settings = config(30)
+    with pytest.raises(SqueezeError, match=r"20 records in a row failed at stage verification.*no such thing"):
+        build(tmp_path / "a", settings, Judging(settings, ValueError("no such thing")))
+    assert build(tmp_path / "a", settings, ToyRoles(settings), retry=True)["scenes"] == 30
+    full = RuntimeError("CUDA out of memory. Tried to allocate")
+    with pytest.raises(SqueezeError, match="Memory does not suffice for a single record at stage verification"):
+        build(tmp_path / "b", settings, Judging(settings, full))
+    assert len(Ledger(tmp_path / "b" / "stages" / "05_verification.jsonl")) == 0
+
+
 def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
     settings, keep, kept = config(8, batch=2), Work.keep, []
 
