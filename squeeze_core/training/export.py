@@ -42,7 +42,7 @@ def export(run: str | Path, out: str | Path, dtype: Dtype = "fp32", *, average: 
         _export_planner(newest, task, out, dtype, average)
         return newest
     if "adapter" not in task:
-        raise SqueezeError(f'"{run}" trained something else. Give a run of a stage, or of a planner.')
+        raise SqueezeError(f'"{run}" trained no adapter and no planner. Give a run of one.')
     try:
         config = adapter.AdapterConfig.model_validate(task["adapter"])
     except ValidationError as error:
