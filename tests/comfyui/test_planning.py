@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from comfy_server import GraphError
 from PIL import Image
 
@@ -149,3 +150,32 @@ def test_the_interrupt_button_stops_planning(pack, clean_memory, folders, comfy)
     clean_memory.interrupt_current_processing(True)
     with pytest.raises(clean_memory.InterruptProcessingException):
         planner.plan_scene("a beach", [Image.new("RGB", (32, 32))], hosted, "mllm", candidates=2)
+
+
+def test_a_trained_planner_is_heard_while_it_plans_and_never_by_encode(pack, monkeypatch, tmp_path):
+    hosting, planning = pack("nodes.hosting"), pack("nodes.planning")
+    adapter, backbone = pack("squeeze_core.planning.adapter"), pack("squeeze_core.mllm.backbone")
+    mllm = hosting.load_mllm(pack("squeeze_core.toyworld.world").build().mllm)
+    layer = mllm.model.model.language_model.layers[0].self_attn.q_proj
+    lora = {
+        "layers.0.self_attn.q_proj.lora_A": torch.randn(4, layer.in_features) / 8,
+        "layers.0.self_attn.q_proj.lora_B": torch.randn(layer.out_features, 4) / 8,
+    }
+    path = tmp_path / "planner.safetensors"
+    adapter.save(path, adapter.PlannerConfig(mllm=mllm.identity, rank=4), lora)
+    monkeypatch.setattr(pack("nodes.folders"), "adapter_path", lambda name: path)
+    heard, add = [], adapter._add
+    monkeypatch.setattr(adapter, "_add", lambda *given: heard.append(1) or add(*given))
+    states = mllm.encode(backbone.Prompt("a toy")).states
+    images = {f"picture_{n}": torch.rand(1, 48, 48, 3) for n in (1, 2)}
+    asked = {"planner": "auto", "candidates": 1, "seed": 0, "images": images, "mllm": mllm, "temperature": 0.0}
+    plain = planning.PlanScene.execute(PROMPT, **asked)
+    assert not heard and len(plain.args[0]) == 1  # the rule
+    trained = planning.PlanScene.execute(PROMPT, **asked, count=2, trained="planner.safetensors")
+    assert heard and trained.args[3].startswith("plan 1 (candidate")
+    count = len(heard)
+    assert torch.equal(mllm.encode(backbone.Prompt("a toy")).states, states) and len(heard) == count
+    assert (
+        planning.PlanScene.fingerprint_inputs(trained="planner.safetensors")
+        != planning.PlanScene.fingerprint_inputs()
+    )
