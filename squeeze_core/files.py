@@ -59,6 +59,13 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def decoded_text(data: bytes) -> str:
+    """UTF-8, or UTF-16 that begins with its mark. Raises `ValueError`."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
 def save_atomically(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """A safetensors file, see `whole`."""
     from safetensors.torch import save_file  # with torch, which no command needs for its --help

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import SqueezeError
+from . import options
 from .console import progress_bar, say
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ EXECUTORS = ("local", "ray")
 def data(
     action: Annotated[str, typer.Argument(help="build is all that there is.")],
     out: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    changes: Annotated[
-        Optional[list[str]],  # noqa: UP045, typer reads it at run time, on Python 3.10 too
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the config, such as samples=100."),
-    ] = None,
+    changes: options.Changes = None,
     config: Annotated[Path, typer.Option(help="A YAML config.")] = Path("configs/music_data.yaml"),
     executor: Annotated[str, typer.Option(help="local, or ray for many machines that share OUT.")] = "local",
     workers: Annotated[int, typer.Option(min=1, help="ray: most workers of a stage, one GPU each.")] = 8,
@@ -40,7 +38,7 @@ def data(
     if executor not in EXECUTORS:
         raise SqueezeError(f'The executor is "{executor}"; accepted are {", ".join(EXECUTORS)}.')
     from ..data.music.build import build
-    from ..data.music.config import load_config
+    from ..data.music.config import ToyModels, load_config
 
     settings = load_config(config, changes or ())
     make = partial(roles_of, settings)
@@ -54,8 +52,19 @@ def data(
     for name, each in about["stages"].items():
         gone = {**each["dropped"], **each["lost"]} | ({"set aside": each["failed"]} if each["failed"] else {})
         say(f"{name}: {each['in']} in, {each['out']} out" + "".join(f"; {k} {v}" for k, v in gone.items()))
+    if isinstance(settings.models, ToyModels):
+        _say_quality(out, settings)
     say(f"{about['samples']} samples of {about['scenes']} scenes. Look at them: {out / 'data_card.md'}")
     print(out)
+
+
+def _say_quality(out: Path, settings: MusicConfig) -> None:
+    """How well each filter filtered, which only a world knows whose truth is known."""
+    from ..toyworld.music import ToyRoles, quality
+
+    for name, each in quality(out, ToyRoles(settings).truths).items():
+        shares = ("-" if share is None else f"{share:.2f}" for share in (each.precision, each.recall))
+        say("{} caught what is wrong with precision {}, recall {}".format(name, *shares))
 
 
 def roles_of(settings: MusicConfig) -> Roles:

@@ -25,6 +25,10 @@ Clip = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="Of real FLUX and VAE: default, fp32, bf16, fp16.")]
 MllmDtype = Annotated[str, typer.Option(help="Of a real MLLM: default, fp32, bf16, fp16, fp8_e4m3fn.")]
+Changes = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the config, such as steps=100 models.mllm=DIR."),
+]
 Device = Annotated[str, typer.Option(help="Such as cuda, cuda:1, cpu; empty: the GPU.")]
 Offload = Annotated[bool, typer.Option(help="Of real models, only the one at work is on the GPU.")]
 

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options
 from .console import make_folder, say
 
 if TYPE_CHECKING:
@@ -25,10 +26,7 @@ INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 def train(
     config: Annotated[Path, typer.Argument(help="A YAML config; the shipped ones lie in configs/.")],
-    changes: Annotated[
-        Optional[list[str]],  # noqa: UP045, typer reads it at run time, on Python 3.10 too
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the config, such as steps=100 lora.rank=64."),
-    ] = None,
+    changes: options.Changes = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint, if any.")] = False,
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 
 from ..errors import SqueezeError
+from ..files import decoded_text
 from .store import Store
 
 
@@ -15,7 +16,7 @@ def read_rows(store: Store, name: str) -> list[dict]:
     """The rows of a .json (a list) or .jsonl file. Raises `SqueezeError`."""
     path = store.where(name)
     try:
-        text = _text(store.read(name))
+        text = decoded_text(store.read(name))
         rows = _lines(text, path) if name.endswith(".jsonl") else json.loads(text)
     except (OSError, ValueError) as error:
         raise SqueezeError(f'The labels "{path}" cannot be read as JSON ({error}). Get the file again.') from error
@@ -36,13 +37,6 @@ def place_of(store: Store, name: str) -> str:
     # Of another machine: from the first folder on that is here too.
     here = next((first for first, part in enumerate(parts) if store.holds(part)), 0)
     return "/".join(parts[here:])
-
-
-def _text(data: bytes) -> str:
-    """UTF-8, or UTF-16 that begins with its mark. Raises `ValueError`."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
 
 
 def _lines(text: str, path: str) -> list:

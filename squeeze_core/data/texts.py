@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import SqueezeError
+from ..files import decoded_text
 
 LONGEST = 4000  # characters; T5 hears 512 tokens, about 2,000 of them
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def read_texts(path: str | Path, column: str = "text") -> list[str]:
@@ -45,14 +44,11 @@ def read_texts(path: str | Path, column: str = "text") -> list[str]:
 
 
 def _decoded(path: Path) -> str:
-    raw = path.read_bytes()
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
+        text = decoded_text(path.read_bytes())
+    except ValueError as error:
         raise SqueezeError(
-            f'"{path.name}" is no text in UTF-8 ({error.reason} at byte {error.start}). '
-            "Save it as UTF-8; a binary file is no list of prompts."
+            f'"{path.name}" is no text in UTF-8 ({error}). Save it as UTF-8; a binary file is no list of prompts.'
         ) from error
     if "\0" in text:
         raise SqueezeError(f'"{path.name}" is a binary file and no list of prompts. Give .txt, .jsonl or .parquet.')

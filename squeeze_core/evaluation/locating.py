@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..vision.backbones import Dino, cosines
 from ..vision.batches import Progress, in_batches
-from ..vision.detector import Detection, Detector, cut
+from ..vision.detector import Detection, Detector, cut, large_enough
 from .cache import Cache
-from .embedding import Files
+from .embedding import Files, embed
+from .generated_files import Generated
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,6 +69,46 @@ def detect(
     fresh = dict(zip(todo, in_batches(todo, work, what=what, first=1, progress=progress)))
     arrays = {case: fresh[case] if boxes is None else boxes for case, boxes in kept.items()}
     return {case: [Detection(*map(float, row)) for row in array] for case, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector finds of the subjects of pictures, and how DINO sees it and them.
+
+    references: of the files that could be read. boxes: of each picture and name, the best first.
+    """
+
+    references: dict[Path, torch.Tensor]
+    boxes: dict[tuple[Path, str], list[Detection]]
+    vectors: dict[Crop, torch.Tensor]
+
+    def likeness(self, path: Path, box: Detection, reference: Path) -> float:
+        """Cosine of a box's content and a reference."""
+        return float(cosines(self.references[reference][None], self.vectors[Crop(path, box)][None]))
+
+
+def find(
+    generated: Sequence[Generated],
+    detector: Detector,
+    dino: Dino,
+    files: Files,
+    cache: Cache,
+    most: int,
+    progress: Progress | None = None,
+) -> Found:
+    """The best `most` boxes of each subject's name that are large enough, beside the references."""
+    shown = [path for p in generated for path in p.sample.inputs]
+    files.names |= {path: f"{path.parent.name}/{path.name}" for path in shown}  # type: ignore[operator]
+    references = embed(dino, shown, files, cache, progress)
+    wanted = [(p.path, subject.words) for p in generated for subject in p.sample.subjects]
+    boxes = {}
+    for (path, words), each in detect(detector, wanted, files, cache, progress).items():
+        read = files.read(path)
+        assert read is not None  # it has boxes
+        boxes[path, words] = large_enough(each, read.width)[:most]
+    crops = [Crop(path, box) for (path, _), each in boxes.items() for box in each]
+    vectors = of_crops(dino.spec.key, dino.encode, crops, files, cache, "dino reads crops", progress)
+    return Found(references, boxes, vectors)
 
 
 def of_crops(

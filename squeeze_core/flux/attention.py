@@ -1,13 +1,12 @@
 """diffusers' FLUX processor once more, its own arithmetic, for what it cannot do by itself.
 
-`SamplewiseProcessor`: a batch whose samples stand at positions of their own (`batching.py`). `GroupedProcessor`:
-attention by groups, for the rules of references and layouts, for the time of one call only: afterwards the
-transformer has the processors that it had before.
+Samples of a batch at positions of their own (`batching.py`), and attention by groups, for the rules of references
+and layouts. The groups are an argument of every block, so that what a backward pass computes again sees the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +14,34 @@ import torch
 from einops import rearrange
 from torch.nn.functional import scaled_dot_product_attention
 
-from ..attention.groups import Group, grouped_attention
+from ..attention.groups import Group, grouped_attention, groups
+from ..attention.rules import AttentionRules
+from .tokens import DOWNSCALE, PATCH
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
+Size = tuple[int, int]  # rows and columns of tokens
+
+
+def ruled(
+    rules: AttentionRules | None, words: int, target: Size, references: Sequence[Size], like: torch.Tensor
+) -> dict[str, Any]:
+    """What blocks with our processor are given for attention under rules; nothing where there are none.
+
+    words: tokens of the context. like: of the device and dtype that attention computes in.
+    """
+    if rules is None or rules.plain:
+        return {}
+    seen = rules.visibility(words, target, [rows * columns for rows, columns in references], PATCH * DOWNSCALE)
+    return {"parts": tuple(part.to(like.device, like.dtype) for part in groups(seen))}
+
 
 @contextmanager
-def attending(transformer: FluxTransformer2DModel, parts: tuple[Group, ...]) -> Iterator[None]:
-    """Inside, every block's attention is that of the groups. parts: on the transformer's device, in its dtype."""
+def processed(transformer: FluxTransformer2DModel) -> Iterator[None]:
+    """Inside, blocks have our processor; afterwards those that they had."""
     before = transformer.attn_processors
-    transformer.set_attn_processor(GroupedProcessor(parts))
+    transformer.set_attn_processor(SamplewiseProcessor())
     try:
         yield
     finally:
@@ -60,43 +76,22 @@ class SamplewiseProcessor:
         if image_rotary_emb is not None:
             q, k = (_turned(x, image_rotary_emb) for x in (q, k))
         q, k, v = (rearrange(x, "b l h d -> b h l d") for x in (q, k, v))
-        result = self._attend(q, k, v, attention_mask, parts)
+        result = _attended(q, k, v, attention_mask, parts)
         result = rearrange(result, "b h l d -> b l (h d)").to(q.dtype)
         if encoder_hidden_states is None:
             return result
         picture = attn.to_out[1](attn.to_out[0](result[:, words:].contiguous()))
         return picture, attn.to_add_out(result[:, :words].contiguous())
 
-    def _attend(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        mask: torch.Tensor | None,
-        parts: tuple[Group, ...],
-    ) -> torch.Tensor:
-        if parts:
-            return grouped_attention(q, k, v, parts, mask=mask)
+
+def _attended(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, parts: tuple[Group, ...]
+) -> torch.Tensor:
+    if not parts:
         return scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-
-class GroupedProcessor(SamplewiseProcessor):
-    """The same, attention by groups."""
-
-    def __init__(self, parts: tuple[Group, ...]):
-        self.parts = parts
-
-    def _attend(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        mask: torch.Tensor | None,
-        parts: tuple[Group, ...],
-    ) -> torch.Tensor:
-        if mask is not None and mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-        return grouped_attention(q, k, v, self.parts, mask=mask)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    return grouped_attention(q, k, v, parts, mask=mask)
 
 
 def _turned(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..attention.groups import groups
-from .attention import SamplewiseProcessor
+from .attention import SamplewiseProcessor, ruled
 from .conditioning import Conditioning
 from .model import guidance_of
-from .tokens import DOWNSCALE, PATCH, positions, to_latents, to_tokens
+from .tokens import PATCH, positions, to_latents, to_tokens
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -53,11 +52,10 @@ def velocities(
     seen = [torch.cat([tokens, *more]) for tokens, more in zip(picture, references)]
     words = [one.context.shape[1] for one in heard]
     tokens = max(map(len, seen))
-    rules = heard[0].rules
-    ruled = rules is not None and not rules.plain
-    assert not ruled or len(heard) == 1
+    attention = ruled(heard[0].rules, words[0], target, sizes[0], latents.to(dtype))
+    assert not attention or len(heard) == 1
     # Rules are of the tokens that there are: nothing is padded.
-    longest = words[0] if ruled else padded_length(max(words), tokens, picture.shape[1], multiple)
+    longest = words[0] if attention else padded_length(max(words), tokens, picture.shape[1], multiple)
     ids = [
         torch.cat([torch.zeros(longest, 3), _grown(positions(target, size, one.placement), tokens)])
         for one, size in zip(heard, sizes)
@@ -66,13 +64,7 @@ def velocities(
     for row, count, pictures in zip(present, words, seen):
         row[:count] = True
         row[longest : longest + len(pictures)] = True
-    attention: dict[str, Any] | None = None
-    if rules is not None and ruled:
-        counts = [rows * columns for rows, columns in sizes[0]]
-        seen_by = rules.visibility(longest, target, counts, PATCH * DOWNSCALE)
-        # An argument of every block, so that what the backward pass computes again sees the same.
-        attention = {"parts": tuple(part.to(here, dtype) for part in groups(seen_by))}
-    elif not bool(present.all()):
+    if not bool(present.all()):
         attention = {"attention_mask": present[:, None, None].to(here, non_blocking=True)}
     with _tables(transformer, torch.stack(ids).to(here)):
         predicted = transformer(
@@ -83,7 +75,7 @@ def velocities(
             img_ids=torch.zeros(tokens, 3, device=here),
             txt_ids=torch.zeros(longest, 3, device=here),
             guidance=guidance_of(transformer, [one.guidance for one in heard], here),
-            joint_attention_kwargs=attention,
+            joint_attention_kwargs=attention or None,
             return_dict=False,
         )[0]
     return to_latents(predicted[:, : picture.shape[1]], target[0]).float()

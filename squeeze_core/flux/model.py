@@ -8,16 +8,15 @@ sigmas, in float32. With weights of 16 bits diffusers rounds time and guidance t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..attention.groups import groups
-from .attention import attending
+from .attention import processed, ruled
 from .conditioning import Conditioning
 from .spec import DiTSpec
-from .tokens import DOWNSCALE, PATCH, positions, to_latents, to_tokens
+from .tokens import PATCH, positions, to_latents, to_tokens
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -36,40 +35,28 @@ def velocity(
     sizes = [(image.shape[-2] // PATCH, image.shape[-1] // PATCH) for image in images]
     tokens = torch.cat([to_tokens(image) for image in images], dim=1)
     here = latents.device
-    with _attention(transformer, heard, sizes, here):
+    words = heard.context.shape[1]
+    attention = ruled(heard.rules, words, sizes[0], sizes[1:], torch.empty(0, device=here, dtype=dtype))
+    with processed(transformer) if attention else nullcontext():
         predicted = transformer(
             hidden_states=tokens.to(dtype),
             encoder_hidden_states=heard.context.to(here, dtype).expand(batch, -1, -1),
             pooled_projections=heard.pooled.to(here, dtype).expand(batch, -1),
             timestep=sigma.to(here, torch.float32).expand(batch),
             img_ids=positions(sizes[0], sizes[1:], heard.placement).to(here),
-            txt_ids=torch.zeros(heard.context.shape[1], 3, device=here),
+            txt_ids=torch.zeros(words, 3, device=here),
             guidance=guidance_of(transformer, [heard.guidance] * batch, here),
-            joint_attention_kwargs=_masked(heard.present, tokens),
+            joint_attention_kwargs={**attention, **_masked(heard.present, tokens)} or None,
             return_dict=False,
         )[0]
     rows, columns = sizes[0]
     return to_latents(predicted[:, : rows * columns], rows).float()
 
 
-def _attention(
-    transformer: FluxTransformer2DModel,
-    heard: Conditioning,
-    sizes: list[tuple[int, int]],
-    device: torch.device,
-) -> AbstractContextManager[None]:
-    """Attention under the conditioning's rules, for one call; as it is without any."""
-    if heard.rules is None or heard.rules.plain:
-        return nullcontext()
-    references = [rows * columns for rows, columns in sizes[1:]]
-    seen = heard.rules.visibility(heard.context.shape[1], sizes[0], references, PATCH * DOWNSCALE)
-    return attending(transformer, tuple(part.to(device, transformer.dtype) for part in groups(seen)))
-
-
-def _masked(present: torch.Tensor | None, tokens: torch.Tensor) -> dict[str, torch.Tensor] | None:
+def _masked(present: torch.Tensor | None, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
     """What attention takes: context tokens first, then pictures, which all are seen."""
     if present is None:
-        return None
+        return {}
     pictures = present.new_ones(tokens.shape[:2])
     return {"attention_mask": torch.cat([present, pictures], 1)[:, None, None].to(tokens.device)}
 

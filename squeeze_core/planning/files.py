@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import SqueezeError
-from ..files import whole
+from ..files import decoded_text, whole
 from .plan import ScenePlan
 
 _MOST_BYTES = 4 * 2**20
@@ -20,12 +20,10 @@ def read_plans(path: Path) -> tuple[ScenePlan, ...]:
         raise SqueezeError(f'There is no plan at "{path}". Check the name and the folder.')
     if path.stat().st_size > _MOST_BYTES:
         raise SqueezeError(f'"{path.name}" has {path.stat().st_size:,} bytes; a plan file has a few thousand.')
-    data = path.read_bytes()
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise SqueezeError(f'"{path.name}" is no text in UTF-8 ({error.reason}). Save it as UTF-8.') from error
+        text = decoded_text(path.read_bytes())
+    except ValueError as error:
+        raise SqueezeError(f'"{path.name}" is no text in UTF-8 ({error}). Save it as UTF-8.') from error
     return parse_plans(text, f'"{path.name}"')
 
 

@@ -13,7 +13,7 @@ import torch
 from ..errors import SqueezeError
 from ..mllm.backbone import Backbone, Progress
 from .adapter import PlannerAdapter
-from .checks import picture_problems, repaired
+from .checks import repaired
 from .plan import MOST_SUBJECTS, ScenePlan
 from .prompt import plan_prompt
 from .rule import plan_by_rule
@@ -135,14 +135,6 @@ def judged(answers: Sequence[str], pictures: int) -> Planned:
 def can_plan(backbone: Backbone) -> bool:
     """False for the toy world's MLLM, which describes pictures and can do no more."""
     return backbone.identity.hidden_size >= _NARROWEST
-
-
-def check_pictures(plan: ScenePlan, pictures: int) -> None:
-    """Raises `SqueezeError` when a plan was made for other pictures than those given."""
-    if found := picture_problems(plan, pictures):
-        raise SqueezeError(
-            f"The plan does not fit the {pictures} pictures given: {found[0]} Give those it was made for."
-        )
 
 
 def check_request(

@@ -21,11 +21,11 @@ def plan_schema(pictures: int, subjects: int | None = None) -> dict[str, Any]:
     most = MOST_SUBJECTS if subjects is None else subjects
     described = [_subject(number, number if number <= pictures else None) for number in range(1, most + 1)]
     number = {"enum": list(range(1, most + 1))}
-    relation = _object(subject=number, relation={"enum": list(RELATIONS)}, object=number)
-    row = _list({"enum": list(range(most + 1))}, CELLS, CELLS)
-    return _object(
-        thought=_text(THOUGHT),
-        scene=_text(SCENE),
+    relation = relation_of(number)
+    row = list_of({"enum": list(range(most + 1))}, CELLS, CELLS)
+    return object_of(
+        thought=text(THOUGHT),
+        scene=text(SCENE),
         subjects={
             "type": "array",
             "prefixItems": described,
@@ -33,30 +33,36 @@ def plan_schema(pictures: int, subjects: int | None = None) -> dict[str, Any]:
             "minItems": fewest,
             "maxItems": most,
         },
-        relations=_list(relation, 0, min(MOST_RELATIONS, 2 * most) if most > 1 else 0),
-        grid=_list(row, CELLS, CELLS),
+        relations=list_of(relation, 0, min(MOST_RELATIONS, 2 * most) if most > 1 else 0),
+        grid=list_of(row, CELLS, CELLS),
     )
 
 
 def _subject(number: int, picture: int | None) -> dict[str, Any]:
-    return _object(
+    return object_of(
         number={"const": number},
-        name=_text(NAME),
+        name=text(NAME),
         picture={"const": picture},
-        caption=_text(CAPTION),
+        caption=text(CAPTION),
         depth={"enum": list(range(1, MOST_SUBJECTS + 1))},
     )
 
 
-def _text(most: int) -> dict[str, Any]:
+def relation_of(number: dict[str, Any]) -> dict[str, Any]:
+    """number: the schema of a subject's number."""
+    return object_of(subject=number, relation={"enum": list(RELATIONS)}, object=number)
+
+
+def text(most: int) -> dict[str, Any]:
+    """Of 1 to `most` signs."""
     return {"type": "string", "pattern": f"^{_FIRST}{_SIGN}{{0,{most - 1}}}$"}
 
 
-def _list(entry: dict[str, Any], fewest: int, most: int) -> dict[str, Any]:
+def list_of(entry: dict[str, Any], fewest: int, most: int) -> dict[str, Any]:
     return {"type": "array", "items": entry, "minItems": fewest, "maxItems": most}
 
 
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+def object_of(**properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties,

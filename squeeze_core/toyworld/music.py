@@ -23,6 +23,7 @@ from ..draws import Draws
 from ..errors import SqueezeError
 from ..planning.grid import Box
 from ..planning.plan import PlanRelation
+from ..vision.detector import overlap
 from . import language, measures, scenes
 from .figures import COLOURS, PATTERNS, SHAPES, Identity, Pose
 from .scenes import Pair, Scene, WorldOptions
@@ -302,14 +303,6 @@ def named(identity: Identity) -> str:
 def box_of(pose: Pose) -> Box:
     left, top = max(0.0, pose.x - pose.size / 2), max(0.0, pose.y - pose.size / 2)
     return Box(left, top, min(1.0, pose.x + pose.size / 2) - left, min(1.0, pose.y + pose.size / 2) - top)
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    width = max(0.0, min(one.right, other.right) - max(one.left, other.left))
-    height = max(0.0, min(one.bottom, other.bottom) - max(one.top, other.top))
-    both = width * height
-    return both / (one.width * one.height + other.width * other.height - both)
 
 
 def _iou(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -38,6 +38,27 @@ class Detection:
     @property
     def height(self) -> float:
         return self.bottom - self.top
+
+
+class Rectangle(Protocol):
+    """In any unit."""
+
+    @property
+    def left(self) -> float: ...
+    @property
+    def top(self) -> float: ...
+    @property
+    def right(self) -> float: ...
+    @property
+    def bottom(self) -> float: ...
+
+
+def overlap(one: Rectangle, other: Rectangle) -> float:
+    """Intersection over union."""
+    width = max(0.0, min(one.right, other.right) - max(one.left, other.left))
+    height = max(0.0, min(one.bottom, other.bottom) - max(one.top, other.top))
+    areas = ((each.right - each.left) * (each.bottom - each.top) for each in (one, other))
+    return width * height / (sum(areas) - width * height)
 
 
 class Detector:

@@ -122,6 +122,25 @@ def guided(world, sides, cfg, pick=None):
     )
 
 
+def advanced(world, positive, negative, cfg):
+    """The node SamplerCustomAdvanced itself."""
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+
+    class Noise:
+        seed = 0
+
+        def generate_noise(self, latent):
+            return world.noise
+
+    guider = comfy.samplers.CFGGuider(world.model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    latent = {"samples": torch.zeros_like(world.noise)}
+    euler = comfy.samplers.sampler_object("euler")
+    return SamplerCustomAdvanced.execute(Noise(), guider, euler, sigmas_of(world), latent)[0]["samples"]
+
+
 def expected(world, late, cfg):
     gate = world.core.Gate(*world.taus)
     sides = {side + name: entry for side in "pn" for name, entry in world.by_hand(side, late).items()}
@@ -130,7 +149,7 @@ def expected(world, late, cfg):
 
 @pytest.mark.parametrize("late", LATE)
 def test_both_sides_equal_three_runs_split_by_hand(world, late, clean_memory):
-    """Every late mode, at a CFG of 3: guider and KSampler."""
+    """Every late mode, at a CFG of 3: guider, SamplerCustomAdvanced and KSampler."""
     import comfy.sample
 
     stages = {world.core.Gate(*world.taus).stage(float(sigma)) for sigma in sigmas_of(world)[:-1]}
@@ -138,6 +157,7 @@ def test_both_sides_equal_three_runs_split_by_hand(world, late, clean_memory):
     by_hand = expected(world, late, 3.0)
     positive, negative = world.gated(late)
     assert_same(guided(world, {"p": positive, "n": negative}, 3.0), by_hand)
+    assert_same(advanced(world, positive, negative, 3.0), by_hand)
     ksampler = comfy.sample.sample(
         world.model, world.noise, STEPS, 3.0, "euler", "simple", positive, negative,
         torch.zeros_like(world.noise), disable_pbar=True, seed=0,

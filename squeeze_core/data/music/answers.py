@@ -10,7 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ...planning.plan import CAPTION, RELATIONS, SCENE, THOUGHT, PlanRelation
+from ...planning.plan import CAPTION, SCENE, THOUGHT, PlanRelation
+from ...planning.schema import list_of, object_of, relation_of, text
 from .captions import MOST_CHARACTERS
 from .roles import Judged, Told
 
@@ -44,31 +45,30 @@ TELL = (
 
 
 def categories_schema(candidates: Sequence[str], fewest: int, most: int) -> dict[str, Any]:
-    return _object(names=_list({"enum": list(candidates)}, fewest, most))
+    return object_of(names=list_of({"enum": list(candidates)}, fewest, most))
 
 
 def caption_schema() -> dict[str, Any]:
-    return _object(caption=_text(MOST_CHARACTERS))
+    return object_of(caption=text(MOST_CHARACTERS))
 
 
 def same_schema() -> dict[str, Any]:
-    return _object(answer={"enum": ["yes", "no"]})
+    return object_of(answer={"enum": ["yes", "no"]})
 
 
 def count_schema() -> dict[str, Any]:
-    return _object(count={"enum": list(range(MOST_COUNTED + 1))})
+    return object_of(count={"enum": list(range(MOST_COUNTED + 1))})
 
 
 def told_schema(subjects: int) -> dict[str, Any]:
     number = {"enum": list(range(1, subjects + 1))}
-    relation = _object(subject=number, relation={"enum": list(RELATIONS)}, object=number)
-    return _object(
-        thought=_text(THOUGHT),
-        instruction=_text(_INSTRUCTION),
-        scene=_text(SCENE),
-        captions=_list(_text(CAPTION), subjects, subjects),
-        relations=_list(relation, 0, 2 * subjects),
-        depths=_list(number, subjects, subjects),
+    return object_of(
+        thought=text(THOUGHT),
+        instruction=text(_INSTRUCTION),
+        scene=text(SCENE),
+        captions=list_of(text(CAPTION), subjects, subjects),
+        relations=list_of(relation_of(number), 0, 2 * subjects),
+        depths=list_of(number, subjects, subjects),
     )
 
 
@@ -86,21 +86,3 @@ def told(answer: str) -> Told:
         tuple(PlanRelation.model_validate(each) for each in value["relations"]),
         tuple(value["depths"]),
     )
-
-
-def _text(most: int) -> dict[str, Any]:
-    sign, first = r"[^\x00-\x1f\x7f-\x9f]", r"[^\x00-\x1f\x7f-\x9f ]"
-    return {"type": "string", "pattern": f"^{first}{sign}{{0,{most - 1}}}$"}
-
-
-def _list(entry: dict[str, Any], fewest: int, most: int) -> dict[str, Any]:
-    return {"type": "array", "items": entry, "minItems": fewest, "maxItems": most}
-
-
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }

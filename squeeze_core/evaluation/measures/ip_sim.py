@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...vision.backbones import Dino, cosines
+from ...vision.backbones import Dino
 from ...vision.batches import Progress
-from ...vision.detector import Detector, large_enough
+from ...vision.detector import Detector
 from ..cache import Cache
 from ..cases import Benchmark
-from ..embedding import Files, embed
+from ..embedding import Files
 from ..generated_files import Generated
-from ..locating import Crop, detect, of_crops
+from ..locating import find
 from ..pictures import Problem
 from ..results import Metric, PictureScore, Result
 
@@ -34,35 +34,17 @@ def score(
 ) -> Result:
     """Score pictures; each counts as often as it has subjects."""
     files = Files(names={p.path: p.name for p in generated}, cache=cache)
-    shown = [path for p in generated for path in p.sample.inputs]
-    files.names |= {path: f"{path.parent.name}/{path.name}" for path in shown}  # type: ignore[operator]
-    references = embed(dino, shown, files, cache, progress)
-    wanted = [(p.path, subject.words) for p in generated for subject in p.sample.subjects]
-    boxes = detect(detector, wanted, files, cache, progress)
-    crops = {}
-    for (path, words), found in boxes.items():
-        read = files.read(path)
-        assert read is not None  # it has boxes
-        crops[path, words] = [Crop(path, box) for box in large_enough(found, read.width)[:BEST]]
-    vectors = of_crops(
-        dino.spec.key,
-        dino.encode,
-        [crop for group in crops.values() for crop in group],
-        files,
-        cache,
-        "dino reads crops",
-        progress,
-    )
+    found = find(generated, detector, dino, files, cache, BEST, progress)
     result = Result(benchmark.name, (IP_SIM,), [], table=f"E:{benchmark.name.partition(' ')[0]}")
     result.problems = files.all_problems()
     for picture in generated:
         found_here: dict[str, float] = {}
         for subject in picture.sample.subjects:
-            reference = references.get(subject.references[0])
-            if reference is None or (picture.path, subject.words) not in crops:
+            reference, case = subject.references[0], (picture.path, subject.words)
+            if reference not in found.references or case not in found.boxes:
                 continue  # a file that could not be read, which is in the problems
-            squares = crops[picture.path, subject.words]
-            similar = [float(cosines(reference[None], vectors[crop][None])) for crop in squares]
+            squares = found.boxes[case]
+            similar = [found.likeness(picture.path, box, reference) for box in squares]
             found_here[subject.name] = 100 * max(similar, default=0.0)
             if not squares:
                 text = f'shows no "{subject.words}" to the detector; its IP-Sim is 0'

@@ -17,16 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
-
-from ...vision.backbones import Dino, cosines
+from ...vision.backbones import Dino
 from ...vision.batches import Progress
-from ...vision.detector import Detection, Detector, large_enough
+from ...vision.detector import Detection, Detector, overlap
 from ..cache import Cache
 from ..cases import Benchmark
-from ..embedding import Files, embed
+from ..embedding import Files
 from ..generated_files import Generated
-from ..locating import Crop, detect, of_crops
+from ..locating import find
 from ..results import Metric, PictureScore, Result
 
 Outcome = Literal["kept", "swapped", "fused", "missing"]
@@ -75,14 +73,6 @@ def outcomes(
     return result
 
 
-def overlap(one: Detection, other: Detection) -> float:
-    """Intersection over union."""
-    width = min(one.right, other.right) - max(one.left, other.left)
-    height = min(one.bottom, other.bottom) - max(one.top, other.top)
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (one.width * one.height + other.width * other.height - shared)
-
-
 def score(
     generated: Sequence[Generated],
     benchmark: Benchmark,
@@ -97,26 +87,16 @@ def score(
     threshold: cosine below which a subject that was found is not itself; None compares subjects only.
     """
     files = Files(names={p.path: p.name for p in generated}, cache=cache)
-    shown = [path for p in generated for path in p.sample.inputs]
-    files.names |= {path: f"{path.parent.name}/{path.name}" for path in shown}  # type: ignore[operator]
-    references = embed(dino, shown, files, cache, progress)
-    wanted = [(p.path, subject.words) for p in generated for subject in p.sample.subjects]
-    found = {
-        (path, words): large_enough(boxes, files.read(path).width)[:BEST]  # type: ignore[union-attr]
-        for (path, words), boxes in detect(detector, wanted, files, cache, progress).items()
-    }
-    crops = [Crop(path, box) for (path, _), boxes in found.items() for box in boxes]
-    vectors = of_crops(dino.spec.key, dino.encode, crops, files, cache, "dino reads crops", progress)
+    found = find(generated, detector, dino, files, cache, BEST, progress)
     result = Result(benchmark.name, METRICS, [])
     result.problems = files.all_problems()
     for picture in generated:
-        subjects = [s for s in picture.sample.subjects if s.references[0] in references]
-        if not subjects or any((picture.path, s.words) not in found for s in subjects):
+        path, subjects = picture.path, [s for s in picture.sample.subjects if s.references[0] in found.references]
+        if not subjects or any((path, s.words) not in found.boxes for s in subjects):
             continue  # a file that could not be read, which is in the problems
-        boxes = {s.name: found[picture.path, s.words] for s in subjects}
-        vector = {s.name: references[s.references[0]] for s in subjects}
+        boxes = {s.name: found.boxes[path, s.words] for s in subjects}
         similar = {
-            name: [_likeness(vectors[Crop(picture.path, box)], vector) for box in each]
+            name: [{s.name: found.likeness(path, box, s.references[0]) for s in subjects} for box in each]
             for name, each in boxes.items()
         }
         result.pictures.append(_row(picture, outcomes(boxes, similar, threshold)))
@@ -129,10 +109,6 @@ def score(
     }
     result.notes += benchmark.notes
     return result
-
-
-def _likeness(crop: torch.Tensor, references: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    return {name: float(cosines(each[None], crop[None])) for name, each in references.items()}
 
 
 def _row(picture: Generated, found: Mapping[str, tuple[Outcome, float]]) -> PictureScore:
