@@ -76,6 +76,19 @@ def save_atomically(path: str | Path, tensors: Mapping[str, torch.Tensor], metad
         save_file(ready, temporary, metadata=metadata)
 
 
+def read_kept(path: Path, name: str) -> torch.Tensor | None:
+    """A tensor of a cache's safetensors file, on the CPU; None where there is none, or one that cannot be read."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name).clone()
+    except (SafetensorError, OSError):
+        return None
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error means that nothing more can be written."""
     if isinstance(error, OSError):

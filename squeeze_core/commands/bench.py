@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..errors import SqueezeError
+from ..files import write_text
 from .console import make_folder, say
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ def bench(
     report = run(parts or (), quick=quick, started=lambda part: say(f"measuring {part} ..."))
     _show(report)
     if json_file is not None:
-        temporary = json_file.with_name(f".{json_file.name}.tmp")
-        temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(json_file)
+        write_text(json_file, json.dumps(report.as_dict(), indent=2) + "\n")
         say(f"Numbers: {json_file}")
 
 

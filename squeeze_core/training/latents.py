@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from ..files import save_atomically
+from ..files import read_kept, save_atomically
 from ..flux.vae import encode_pixels
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ class LatentCache:
         self.vae = vae
         self.folder = None if folder is None else Path(folder).expanduser()
         self.vae_hash = weights_hash(vae.state_dict())
-        self.remade = 0  # entries found broken
 
     def look_up(self, pixels: torch.Tensor) -> Picture:
         """Of pixels [1, H, W, 3], 0 to 1, on the CPU. From any thread; encodes nothing."""
@@ -66,14 +64,7 @@ class LatentCache:
         return encoded.float()
 
     def _read(self, key: str) -> torch.Tensor | None:
-        if self.folder is None or not self._path(key).is_file():
-            return None
-        try:
-            with safe_open(self._path(key), framework="pt") as file:
-                return file.get_tensor("latents").clone()
-        except (SafetensorError, OSError):
-            self.remade += 1
-            return None
+        return None if self.folder is None else read_kept(self._path(key), "latents")
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None

@@ -65,7 +65,7 @@ def test_a_damaged_entry_is_made_again(tmp_path, vae, damage):
     (path,) = entries(tmp_path)
     path.write_bytes(path.read_bytes()[:-7] if damage is None else damage)
     found = cache.look_up(pixels())
-    assert found.latents is None and cache.remade == 1
+    assert found.latents is None
     assert torch.equal(cache.latents(found, CPU), made)
     assert cache.look_up(pixels()).latents is not None
 

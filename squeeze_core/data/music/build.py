@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ...errors import SqueezeError
 from ...files import is_disk_full, write_text
-from ...vision.batches import is_out_of_memory
+from ...vision.batches import Progress, is_out_of_memory
 from ..examples import SourceFailure
 from . import (
     boxes,
@@ -39,7 +39,6 @@ from .record import Outcome, Record
 from .roles import Role, Roles
 from .work import Work
 
-Progress = Callable[[str, int, int], None]
 MOST_FAILED = 20  # records in a row, which is no fault of theirs
 ABOUT, SAMPLES = "build.json", "samples.jsonl"
 

@@ -20,7 +20,7 @@ import torch
 from ...config_files import changed, read_yaml
 from ...dla import Variant
 from ...errors import SqueezeError
-from ...files import save_atomically
+from ...files import save_atomically, write_text
 from ...training.checkpoint import Checkpoints, read_tensors
 from ...training.config_files import load_config
 from ...training.loop import Progress, RunResult, Trainer
@@ -209,9 +209,7 @@ def _keep(part: str, out: Path, settings: Any) -> None:
     made[part] = {"command": COMMAND.format(part=part), "config": config}
     if part in PARTS and settings.init is not None:
         made[part]["began_with"] = _records(_init(settings)).get(part, "weights of which nothing is known")
-    temporary = record.with_suffix(".tmp")
-    temporary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(record)
+    write_text(record, json.dumps(made, indent=1) + "\n")
 
 
 def _records(weights: Path) -> dict[str, Any]:

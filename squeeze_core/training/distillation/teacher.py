@@ -11,13 +11,12 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ... import pretrained
 from ...data.told import Span
 from ...errors import SqueezeError
-from ...files import save_atomically
+from ...files import read_kept, save_atomically
 from ..latents import weights_hash
 
 FETCH = (
@@ -93,13 +92,7 @@ class T5Words:
         return Said(states.to(here).float(), spans)
 
     def _read(self, text: str) -> torch.Tensor | None:
-        if self.cache is None or not self._path(text).is_file():
-            return None
-        try:
-            with safe_open(self._path(text), framework="pt") as file:
-                return file.get_tensor("states").clone()
-        except (SafetensorError, OSError):
-            return None  # made again
+        return None if self.cache is None else read_kept(self._path(text), "states")
 
     def _path(self, text: str) -> Path:
         assert self.cache is not None
