@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import comfy.sd
-import comfy.utils
 from comfy_api.latest import io
 
 from ..squeeze_core import adapter as adapter_file
 from ..squeeze_core.images import to_tensor
-from . import hosting
+from . import hosting, toy_vae
 from .lora import apply_lora
 from .sockets import CATEGORY, DLA, MLLM
 
@@ -48,19 +45,15 @@ class ToyWorldNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, toy: int = 0) -> io.NodeOutput:
-        from ..squeeze_core.toyworld import build, vae
+        from ..squeeze_core.toyworld import build
         from ..squeeze_core.toyworld.examples import unseen_pairs
 
         paths = build()
         adapter = adapter_file.load(paths.adapter)
         model = comfy.sd.load_diffusion_model(str(paths.flux_file))
-        state = vae.comfy_vae_state(comfy.utils.load_torch_file(str(paths.vae_file)))
-        decoder = comfy.sd.VAE(sd=state, config=vae.comfy_vae_config())
-        decoder.latent_channels = vae.CONFIG["latent_channels"]
-        vae.fit_comfy_vae(decoder.first_stage_model, json.loads((paths.vae / "config.json").read_text("utf-8")))
         return io.NodeOutput(
             apply_lora(model, adapter, 1.0),
-            decoder,
+            toy_vae.load(paths.vae_file),
             hosting.load_mllm(paths.mllm),
             hosting.HostedDLA.from_adapter(adapter),
             to_tensor(unseen_pairs()[toy].references[0])[None],

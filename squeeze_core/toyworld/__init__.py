@@ -5,7 +5,6 @@ that the package ships, once every part has them; every other seed is random.
 """
 
 from .scenes import SIDE
-from .vae import comfy_vae_config, comfy_vae_state, fit_comfy_vae
 from .world import (
     NOTICES,
     SHIPPED,
@@ -30,10 +29,7 @@ __all__ = [
     "ToyWorldPaths",
     "assemble",
     "build",
-    "comfy_vae_config",
-    "comfy_vae_state",
     "default_folder",
-    "fit_comfy_vae",
     "is_complete",
     "is_trained",
     "is_whole",

@@ -6,7 +6,6 @@ from einops import rearrange
 from safetensors.torch import load_file
 
 from squeeze_core import toyworld
-from squeeze_core.toyworld.vae import fit_comfy_vae
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +44,11 @@ def test_the_stock_loader_reads_the_toy_flux_and_matches_diffusers(comfy, toy_pa
     assert (ours - theirs).abs().max() < 5e-6 * theirs.abs().max()
 
 
-def test_the_toy_vae_encodes_and_decodes_alike(comfy, toy_paths):
-    import comfy.sd
+def test_the_toy_vae_encodes_and_decodes_alike(pack, toy_paths):
     from diffusers import AutoencoderKL
 
     own = AutoencoderKL.from_pretrained(toy_paths.vae, local_files_only=True)
-    state = toyworld.comfy_vae_state(load_file(toy_paths.vae_file))
-    vae = comfy.sd.VAE(sd=state, config=toyworld.comfy_vae_config())
-    fit_comfy_vae(vae.first_stage_model, own.config)
+    vae = pack("nodes.toy_vae").load(toy_paths.vae_file)
     pixels = torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(3))
     latent = vae.encode(pixels)
     with torch.no_grad():

@@ -11,7 +11,7 @@ from squeeze_core import toyworld
 from squeeze_core.errors import SqueezeError
 from squeeze_core.flux import layouts as bfl
 from squeeze_core.mllm import Prompt
-from squeeze_core.toyworld import flux, folding, vae, world
+from squeeze_core.toyworld import flux, folding, world
 from squeeze_core.toyworld import mllm as toy_mllm
 
 from .conftest import UNTRAINED
@@ -107,20 +107,6 @@ def test_the_vae_brings_pictures_to_sixteen_channels_of_about_unit_size_and_back
     assert latent.shape == (1, 16, 8, 12) and decoded.shape == pixels.shape
     assert 0.3 < ((latent - 0.1159) * 0.3611).std() < 3
     assert 0.1 < decoded.std() < 1
-
-
-def test_a_hosts_vae_of_32_groups_is_given_the_trained_ones():
-    """ComfyUI makes every VAE with 32 groups."""
-    from diffusers import AutoencoderKL
-
-    trained, host = AutoencoderKL(**vae.TRAINED_CONFIG).eval(), AutoencoderKL(**vae.CONFIG).eval()
-    host.load_state_dict(trained.state_dict())
-    pixels = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    with torch.no_grad():
-        expected = trained(pixels).sample
-        assert relative(host(pixels).sample, expected) > 0.05
-        vae.fit_comfy_vae(host, vae.TRAINED_CONFIG)
-        assert torch.equal(host(pixels).sample, expected)
 
 
 def test_transformers_own_classes_read_the_mllm_folder(toy_paths):
