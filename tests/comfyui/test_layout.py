@@ -138,6 +138,65 @@ def test_ksampler_a_batch_cfg_and_odd_sizes(world, comfy, clean_memory):
         assert_same(both[n : n + 1], alone, 1e-5)
 
 
+def with_lora(model):
+    """A patch on an attention weight, as a LoRA loader leaves it."""
+    patched, name = model.clone(), "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+    delta = torch.randn(model.model.state_dict()[name].shape, generator=torch.Generator().manual_seed(2)) / 8
+    patched.add_patches({name: ("diff", (delta,))}, 1.0)
+    return patched
+
+
+def in_fp8(model):
+    import comfy.sd
+
+    state = {name: tensor.clone() for name, tensor in model.model.diffusion_model.state_dict().items()}
+    return comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": torch.float8_e4m3fn})
+
+
+def compiled(model):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    made = model.clone()
+    set_torch_compile_wrapper(model=made, backend="aot_eager")
+    return made
+
+
+@pytest.mark.parametrize("loaded", [with_lora, in_fp8, compiled])
+def test_it_holds_however_the_model_was_loaded(world, loaded, clean_memory):
+    """One owner of everything changes nothing, two do; a compiled model gives what it gives uncompiled."""
+    model, negative = loaded(world.model), world.negative()
+    plain = entry(world, world.texts[0], reference_latents=world.latents[:1], reference_latents_method="uxo")
+    whole = laid_out(world, subjects(world, [(0.0, 1.0)]))
+    assert_same(sample(model, whole, negative), sample(model, plain, negative))
+    halves = laid_out(world, subjects(world, HALVES))
+    apart = sample(model, halves, negative)
+    joint = torch.cat(world.texts[:2], 1)
+    together = entry(world, joint, reference_latents=world.latents[:2], reference_latents_method="uxo")
+    assert differ(apart, sample(model, together, negative))
+    same_as_plain_weights = torch.allclose(apart, sample(world.model, halves, negative), atol=1e-5)
+    assert same_as_plain_weights == (loaded is compiled)
+
+
+def test_sampler_custom_advanced_gives_the_same(world, comfy, clean_memory):
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+
+    class Noise:
+        seed = 0
+
+        def generate_noise(self, latent):
+            return noise(1, HEIGHT, WIDTH)
+
+    chain = laid_out(world, subjects(world, HALVES))
+    guider = comfy.samplers.CFGGuider(world.model)
+    guider.set_conds(chain, world.negative())
+    guider.set_cfg(1.0)
+    sigmas, euler = cosine(), comfy.samplers.sampler_object("euler")
+    latent = {"samples": torch.zeros_like(noise(1, HEIGHT, WIDTH))}
+    made = SamplerCustomAdvanced.execute(Noise(), guider, euler, sigmas, latent)[0]["samples"]
+    assert_same(made, sample(world.model, chain, world.negative()))
+
+
 @pytest.mark.parametrize("name", ["attention_basic", "attention_sub_quad", "attention_split", "attention_pytorch"])
 def test_every_attention_function_of_a_cpu_gives_the_same(world, name, clean_memory, monkeypatch):
     import comfy.ldm.flux.math
