@@ -129,6 +129,18 @@ def test_sam2_masks_a_box_and_clip_chooses(folders):
     assert sam.prefers(RECORD, shown, SUBJECTS[0], everything) is False  # the same as the box, not better
 
 
+def test_clip_chooses_the_mask_where_it_is_nearer_to_the_words(folders, monkeypatch):
+    sam = Sam2(str(folders["segmenter"]), load_clip(folders["likeness"]), CPU)
+    shown, half = picture(96), torch.zeros(96, 96, dtype=torch.bool)
+    half[:, :24] = True
+    words = torch.nn.functional.normalize(torch.ones(1, 8), dim=-1)
+    monkeypatch.setattr(sam.clip, "encode_texts", lambda texts: words)
+    for nearer in (0, 1):  # the masked one stands first
+        seen = torch.stack([words[0] * (1.0 if row == nearer else 0.5) for row in range(2)])
+        monkeypatch.setattr(sam.clip, "encode", lambda pictures, seen=seen: seen)
+        assert sam.prefers(RECORD, shown, SUBJECTS[0], half) is (nearer == 0)
+
+
 def test_a_model_that_is_not_there_is_said_before_anything_begins(config):
     other = config.models.model_copy(update={"segmenter": "nowhere"})
     with pytest.raises(SqueezeError, match=r'no segmenter at "nowhere".*hf download facebook/sam2'):
