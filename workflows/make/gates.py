@@ -27,7 +27,7 @@ def edges(w: Workflow, models: Models, made: Sampling, prompt: tuple) -> None:
     """What a person changes, in the order of the node."""
     value, *targets = prompt
     w.promote("prompt", "STRING", value, *targets)
-    w.promote("tau_1", "FLOAT", made.gates[0]["widgets_values"][0], *((gate, "tau_1") for gate in made.gates))
+    w.promote("tau_1", "FLOAT", made.gate["widgets_values"][0], (made.gate, "tau_1"))
     w.promote("steps", "INT", made.sigmas["widgets_values"][0], (made.sigmas, "steps"))
     if made.guider["type"] == "CFGGuider":
         w.promote("cfg", "FLOAT", made.guider["widgets_values"][0], (made.guider, "cfg"))
@@ -116,7 +116,7 @@ def uno() -> Workflow:
 
 
 def qwen_image_edit() -> Workflow:
-    """True CFG with references on both sides: a gate for each, with the same ranges."""
+    """True CFG with references on both sides: both go through the gate."""
     w = Workflow(
         "gate_with_qwen_image_edit", "Subject into a new scene", "Qwen-Image-Edit, references behind the gate."
     )
@@ -146,7 +146,7 @@ def qwen_image_edit() -> Workflow:
         (sides[0], 0),
         None,
         x=840,
-        gate=(0.95, 0.85, "keep", 2.5),
+        gate=(0.95, 0.85, "keep", -1.0),
         steps=40,
         curve="flux",
         side=1024,
@@ -172,7 +172,7 @@ def qwen_image_edit() -> Workflow:
                 )
             }
 
-Guidance has two sides, each with the picture: connect both to the gate, else they part.""",
+Guidance has two sides, each with the picture: both go through the gate, else they part.""",
             note=250,
             machine=350,
         ),
@@ -205,7 +205,7 @@ def krea2() -> Workflow:
         (method, 0),
         None,
         x=840,
-        gate=(0.95, 0.85, "keep", 2.5),
+        gate=(0.95, 0.85, "keep", -1.0),
         steps=8,
         curve="flux",
         side=1024,
@@ -254,7 +254,7 @@ def klein() -> Workflow:
         (words, 0),
         tokens[-1],
         x=840,
-        gate=(0.98, 0.85, "keep", 2.5),
+        gate=(0.98, 0.85, "keep", -1.0),
         steps=4,
         curve="Flux2Scheduler",
         side=1024,

@@ -107,7 +107,7 @@ def references(
 class Sampling:
     """What the last part consists of."""
 
-    gates: list[dict]
+    gate: dict
     sigmas: dict
     noise: dict
     guider: dict
@@ -137,18 +137,17 @@ def sample(
 
     shown: the last Reference Tokens. gate: tau_1, tau_2, late, guidance. shift: ModelSamplingFlux or the like.
     curve: of Sigmas, or the kind of a scheduler of ComfyUI. cfg: with a negative, true classifier-free guidance.
-    both: the negative has references too, and a gate of its own with the same ranges.
+    both: the negative has references too, and goes through the gate as well.
     """
     g = w.inner
     g.column(x)
-    gates = []
-    for said in (conditioning, negative) if both and negative else (conditioning,):
-        title = {"title": "Timestep Gate: negative"} if gates else {}
-        node = g.add("SqueezeTimestepGate", (320, 346), [*gate, "as given"], **title, **PURPLE)
-        g.link(said[0], node, "conditioning", said[1])
-        if shown is not None:
-            g.link(shown, node, "references")
-        gates.append(node)
+    gated = g.add("SqueezeTimestepGate", (320, 346), [*gate, "as given"], **PURPLE)
+    g.link(conditioning[0], gated, "conditioning", conditioning[1])
+    if shown is not None:
+        g.link(shown, gated, "references")
+    if both and negative:
+        g.link(negative[0], gated, "negative", negative[1])
+        negative = (gated, 1)
     model, slot = models.model or (None, 0)  # None: it comes from outside
     if shift == "ModelSamplingFlux":
         moved = g.add(shift, (320, 140), [1.15, 0.5, side, side])
@@ -169,12 +168,11 @@ def sample(
     g.column(x + 400)
     if negative is None:
         guider = g.add("BasicGuider", (320, 56))
-        g.link(gates[0], guider, "conditioning")
+        g.link(gated, guider, "conditioning")
     else:
         guider = g.add("CFGGuider", (320, 110), [cfg])
-        g.link(gates[0], guider, "positive")
-        other, output = (gates[1], 0) if both else negative
-        g.link(other, guider, "negative", output)
+        g.link(gated, guider, "positive")
+        g.link(negative[0], guider, "negative", negative[1])
     if model:
         g.link(model, guider, "model", slot)
     run = g.add("SamplerCustomAdvanced", (320, 112))
@@ -186,9 +184,11 @@ def sample(
     if models.vae is not None:
         g.link(models.vae[0], decode, "vae", models.vae[1])
     show = g.add("SqueezeShowGate", (320, 60))
-    g.link(gates[0], show, "conditioning")
+    g.link(gated, show, "conditioning")
     g.link(sigmas, show, "sigmas")
-    return Sampling(gates, sigmas, noise, guider, decode, show)
+    if both and negative:
+        g.link(gated, show, "negative", 1)
+    return Sampling(gated, sigmas, noise, guider, decode, show)
 
 
 def encoded(w: Workflow, models: Models, prompt: str, pictures: int, at: tuple[int, int], *, asks: bool = True):

@@ -22,7 +22,7 @@ def edges(w: Workflow, models: Models, made: Sampling, taus: tuple[str, ...] = (
     """What a person changes besides the prompt."""
     for number, name in enumerate(("tau_1", "tau_2")):
         if name in taus:
-            w.promote(name, "FLOAT", made.gates[0]["widgets_values"][number], (made.gates[0], name))
+            w.promote(name, "FLOAT", made.gate["widgets_values"][number], (made.gate, name))
     w.promote("steps", "INT", made.sigmas["widgets_values"][0], (made.sigmas, "steps"))
     w.promote("seed", "INT", made.noise["widgets_values"][0], (made.noise, "noise_seed"))
     models.promote(w)
