@@ -11,11 +11,9 @@ entries whose composite does not show its accessory from samples.json: what is l
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from ...errors import SqueezeError
-from ...files import file_hash
+from ...files import file_hash, whole_folder
 from .. import pictures
 from ..cases import Benchmark, Sample, Subject
 from ..generated_files import Generated
@@ -123,17 +121,11 @@ def build(
     draws = random.Random(seed)
     chosen = _choose(usable, [_Choice(category) for category in categories], one, "one", draws)
     chosen += _choose(usable, owners, two, "two", draws)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with whole_folder(folder) as temporary:
         entries = [_write(temporary, picture, choice) for picture, choice in chosen]
         text = json.dumps([entry.model_dump(exclude_none=True) for entry in entries], indent=2, ensure_ascii=False)
         (temporary / FILE).write_text(text + "\n", encoding="utf-8")
         _write_review(temporary, entries)
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder / FILE
 
 

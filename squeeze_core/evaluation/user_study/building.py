@@ -7,11 +7,8 @@ anew, without metadata, under names drawn at random; which name is whose is in t
 from __future__ import annotations
 
 import json
-import os
 import random
 import secrets
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from ...errors import SqueezeError
-from ...files import write_text
+from ...files import whole_folder, write_text
 from ..pictures import read
 
 LONG_SIDE = 1024  # pixels: several pictures side by side need no more
@@ -102,9 +99,7 @@ def build(cases: Sequence[Case], folder: Path) -> Key:
             )
     methods = sorted({method for case in cases for method in case.pictures})
     study = secrets.token_hex(6)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with whole_folder(folder) as temporary:
         (temporary / "pictures").mkdir()
         questions, keyed = [], {}
         for case in cases:
@@ -124,11 +119,7 @@ def build(cases: Sequence[Case], folder: Path) -> Key:
         key = Key(study=study, methods=methods, questions=keyed)
         page = {"id": study, "methods": len(methods), "questions": questions}
         (temporary / "index.html").write_text(_page(page), encoding="utf-8")
-        os.chmod(temporary, 0o755)  # mkdtemp's folders are private, and a server may run as another user
         write_text(key_path(folder), key.model_dump_json(indent=2) + "\n")
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return key
 
 
